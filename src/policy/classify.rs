@@ -1,0 +1,31 @@
+//! What an outcome means.
+use std::time::Duration;
+
+/// What an outcome is for the layers that act on it.
+///
+/// The kinds matter beyond "retry or not": a throttled call holds back its neighbours, a transient failure counts
+/// against a breaker, a permanent one does neither.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Class {
+    /// What the caller wanted.
+    Success,
+    /// A failure that the next attempt may well not see: a lost connection, an overloaded server.
+    Transient {
+        /// How long the server asked to be left alone, if it said so.
+        retry_after: Option<Duration>,
+    },
+    /// A refusal because the caller sends too much: a rate limit, a quota that will be back soon.
+    Throttled {
+        /// How long the server asked to be left alone, if it said so.
+        retry_after: Option<Duration>,
+    },
+    /// A failure that another attempt does not cure.
+    Permanent,
+}
+
+/// Tells what an outcome means.
+pub trait Classify<Res, E> {
+    /// The class of `outcome`, or `None` for no opinion. Where nobody has one, `Ok` is a success and `Err` is
+    /// permanent.
+    fn classify(&self, outcome: &Result<Res, E>) -> Option<Class>;
+}

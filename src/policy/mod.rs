@@ -1,0 +1,175 @@
+//! Decisions only: when to give up, how long to wait, what an outcome means.
+//!
+//! Nothing in here performs I/O, sleeps or reads a clock: the time and the randomness are arguments,
+//! so a decision can be tested, replayed and simulated without waiting for it.
+//!
+//! A [`RetryPolicy`] is put together from three small values, each of which can be replaced:
+//!
+//! | question | trait | ready-made |
+//! |---|---|---|
+//! | when to give up | [`Stop`](stop::Stop) | [`stop`] |
+//! | how long to wait | [`Wait`](wait::Wait) | [`wait`] |
+//! | what an outcome means | [`Classify`](classify::Classify) | [`classify`] |
+//!
+//! ```
+//! use std::time::Duration;
+//! use tower_tenacity::{RetryPolicy, classify, stop, wait};
+//!
+//! # #[derive(Debug)] enum MyError { Busy, Gone }
+//! let policy = RetryPolicy::new()
+//!     .stop(stop::after_attempt(5) | stop::before_delay(Duration::from_secs(60)))
+//!     .wait(wait::exponential().max(Duration::from_secs(10)).full_jitter())
+//!     .classify(classify::retry_if(|outcome: &Result<_, MyError>| matches!(outcome, Err(MyError::Busy))));
+//! # fn check<P: tower_tenacity::Policy<(), (), MyError>>(_: &P) {} check(&policy);
+//! ```
+//!
+//! Whatever those cannot say is said by implementing [`Policy`], or by a closure: [`policy_fn`].
+
+mod attempt;
+mod boxed;
+pub mod classify;
+mod from_fn;
+pub mod hooks;
+pub mod keep;
+mod random;
+mod retry_policy;
+pub mod stop;
+pub mod wait;
+
+use std::time::Duration;
+
+pub use attempt::Attempt;
+pub use boxed::BoxPolicy;
+pub use from_fn::{PolicyFn, policy_fn};
+pub use keep::Keep;
+pub use random::Random;
+pub use retry_policy::{CallOptions, RetryPolicy};
+
+/// Decides, after every attempt, whether there is another one.
+///
+/// The value inside a [`RetryLayer`](crate::RetryLayer) is a template: each call works on a clone of its own, so
+/// `&mut self` is the state of one call and two calls never see each other's. What calls are meant
+/// to share belongs behind an `Arc` in the policy.
+///
+/// Only [`decide`](Policy::decide) and the way a request is [kept](Keep) have to be written; the
+/// other methods default to doing nothing.
+///
+/// ```
+/// use std::time::Duration;
+/// use tower_tenacity::{Attempt, Decision, Policy, StopReason, keep::Cloned};
+///
+/// #[derive(Clone)]
+/// struct Thrice;
+///
+/// impl<Req: Clone, Res, E> Policy<Req, Res, E> for Thrice {
+///     type Keep = Cloned;
+///     fn keep(&self) -> Cloned { Cloned }
+///     fn decide(&mut self, attempt: &Attempt, _: Option<&mut Req>, outcome: &mut Result<Res, E>) -> Decision {
+///         match outcome {
+///             Ok(_) => Decision::Return,
+///             Err(_) if attempt.number() < 3 => Decision::Retry { after: Duration::from_millis(50) },
+///             Err(_) => Decision::GiveUp(StopReason::Exhausted),
+///         }
+///     }
+/// }
+/// ```
+pub trait Policy<Req, Res, E> {
+    /// How a request is kept for later attempts; [`keep::Cloned`] unless there is a better way.
+    type Keep: Keep<Req>;
+
+    /// The way this policy keeps a request. Asked once per attempt that may be followed by another.
+    fn keep(&self) -> Self::Keep;
+
+    /// What to do now that `attempt` ended with `outcome`.
+    ///
+    /// `kept` is what later attempts will be made from and may be changed here; it is `None` when there is
+    /// nothing to retry with, and a [`Decision::Retry`] then ends the call as
+    /// [`StopReason::NotReplayable`]. A delay of zero starts the next attempt without touching a timer.
+    fn decide(
+        &mut self,
+        attempt: &Attempt,
+        kept: Option<&mut <Self::Keep as Keep<Req>>::Kept>,
+        outcome: &mut Result<Res, E>,
+    ) -> Decision;
+
+    /// Looks at the request before the first attempt, for settings that come with it.
+    fn begin(&mut self, request: &Req) {
+        let _ = request;
+    }
+
+    /// Whether an attempt could follow attempt `number` (counted from 1). When it answers `false`, neither the
+    /// request nor the service is copied for that attempt.
+    fn may_retry(&self, number: u32) -> bool {
+        let _ = number;
+        true
+    }
+
+    /// Called right before each attempt, the first included, with the request that is about to be sent.
+    fn before_attempt(&mut self, attempt: &Attempt, request: &mut Req) {
+        let _ = (attempt, request);
+    }
+
+    /// The service could not be made ready for another attempt, which ends the call with `error`.
+    fn not_ready(&mut self, attempt: &Attempt, error: &E) {
+        let _ = (attempt, error);
+    }
+
+    /// How long the whole call may take, attempts and waits together; `None` for no limit.
+    fn timeout(&self) -> Option<Duration> {
+        None
+    }
+
+    /// Whether [`decide`](Policy::decide) looks at elapsed time. A policy that does not is spared the reading
+    /// of the clock: [`Attempt::elapsed`] is zero for it.
+    fn is_timed(&self) -> bool {
+        true
+    }
+}
+
+/// What a [`Policy`] makes of an attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Decision {
+    /// The outcome is what the caller wanted: hand it back.
+    Return,
+    /// Try again after a pause, which may be zero.
+    Retry {
+        /// The pause between this attempt and the next.
+        after: Duration,
+    },
+    /// The outcome is a failure and there will be no further attempt: hand it back, and say why.
+    GiveUp(StopReason),
+}
+
+/// Why a call that failed was not tried again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum StopReason {
+    /// The failure is of a kind that another attempt does not cure.
+    Permanent,
+    /// The failure could be retried, but the stop condition was met.
+    Exhausted,
+    /// The wait for another attempt would have ended at or past the deadline, or the deadline cut an attempt short.
+    Deadline,
+    /// The server asked for a longer pause than the policy is willing to make.
+    ServerDelay,
+    /// The request could not be kept for another attempt.
+    NotReplayable,
+    /// The service could not be made ready for another attempt.
+    NotReady,
+    /// A custom policy's own reason.
+    Other(&'static str),
+}
+
+impl std::fmt::Display for StopReason {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Permanent => "the failure is permanent",
+            Self::Exhausted => "the attempts are exhausted",
+            Self::Deadline => "the deadline is too near",
+            Self::ServerDelay => "the server asks for too long a delay",
+            Self::NotReplayable => "the request cannot be sent again",
+            Self::NotReady => "the service did not become ready again",
+            Self::Other(reason) => reason,
+        })
+    }
+}
