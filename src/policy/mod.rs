@@ -26,24 +26,24 @@
 //! Whatever those cannot say is said by implementing [`Policy`], or by a closure: [`policy_fn`].
 
 mod attempt;
-mod boxed;
+// mod boxed;
 pub mod classify;
 mod from_fn;
-pub mod hooks;
+// pub mod hooks;
 pub mod keep;
 mod random;
-mod retry_policy;
-pub mod stop;
-pub mod wait;
+// mod retry_policy;
+// pub mod stop;
+// pub mod wait;
 
 use std::time::Duration;
 
 pub use attempt::Attempt;
-pub use boxed::BoxPolicy;
+// pub use boxed::BoxPolicy;
 pub use from_fn::{PolicyFn, policy_fn};
 pub use keep::Keep;
 pub use random::Random;
-pub use retry_policy::{CallOptions, RetryPolicy};
+// pub use retry_policy::{CallOptions, RetryPolicy};
 
 /// Decides, after every attempt, whether there is another one.
 ///

@@ -1,0 +1,1 @@
+//! A Gemini client as a tower service.
