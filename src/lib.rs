@@ -4,7 +4,12 @@
 #[cfg(feature = "gemini")]
 pub mod gemini;
 pub mod policy;
+pub mod retry;
 #[cfg(feature = "testing")]
 pub mod testing;
 
-pub use policy::{Attempt, Decision, Keep, Policy, Random, StopReason, classify, keep, policy_fn};
+pub use policy::{
+    Attempt, BoxPolicy, CallOptions, Decision, Keep, Policy, Random, RetryPolicy, StopReason, classify, hooks, keep,
+    policy_fn, stop, wait,
+};
+pub use retry::{Retry, RetryError, RetryLayer};

@@ -14,12 +14,7 @@ impl Attempt {
     #[must_use]
     pub const fn new(number: u32) -> Self {
         let number = if number == 0 { 1 } else { number };
-        Self {
-            number,
-            elapsed: Duration::ZERO,
-            waited: Duration::ZERO,
-            time_left: None,
-        }
+        Self { number, elapsed: Duration::ZERO, waited: Duration::ZERO, time_left: None }
     }
 
     /// Sets how long the call has been under way.

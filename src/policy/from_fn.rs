@@ -31,9 +31,7 @@ pub struct PolicyFn<F>(F);
 
 impl<F> fmt::Debug for PolicyFn<F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("PolicyFn")
-            .field(&std::any::type_name::<F>())
-            .finish()
+        f.debug_tuple("PolicyFn").field(&std::any::type_name::<F>()).finish()
     }
 }
 
@@ -48,12 +46,7 @@ where
         Cloned
     }
 
-    fn decide(
-        &mut self,
-        attempt: &Attempt,
-        kept: Option<&mut Req>,
-        outcome: &mut Result<Res, E>,
-    ) -> Decision {
+    fn decide(&mut self, attempt: &Attempt, kept: Option<&mut Req>, outcome: &mut Result<Res, E>) -> Decision {
         // `Cloned` keeps every request for as long as `may_retry` says yes, which it does here.
         match kept {
             Some(kept) => (self.0)(attempt, kept, outcome),

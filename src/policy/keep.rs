@@ -49,11 +49,7 @@ impl<Req: Clone> Keep<Req> for Cloned {
     }
 
     fn again(&self, kept: Req, last: bool) -> (Req, Option<Req>) {
-        if last {
-            (kept, None)
-        } else {
-            (kept.clone(), Some(kept))
-        }
+        if last { (kept, None) } else { (kept.clone(), Some(kept)) }
     }
 }
 

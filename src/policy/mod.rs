@@ -26,24 +26,24 @@
 //! Whatever those cannot say is said by implementing [`Policy`], or by a closure: [`policy_fn`].
 
 mod attempt;
-// mod boxed;
+mod boxed;
 pub mod classify;
 mod from_fn;
-// pub mod hooks;
+pub mod hooks;
 pub mod keep;
 mod random;
-// mod retry_policy;
+mod retry_policy;
 // pub mod stop;
 // pub mod wait;
 
 use std::time::Duration;
 
 pub use attempt::Attempt;
-// pub use boxed::BoxPolicy;
+pub use boxed::BoxPolicy;
 pub use from_fn::{PolicyFn, policy_fn};
 pub use keep::Keep;
 pub use random::Random;
-// pub use retry_policy::{CallOptions, RetryPolicy};
+pub use retry_policy::{CallOptions, RetryPolicy};
 
 /// Decides, after every attempt, whether there is another one.
 ///
@@ -114,6 +114,12 @@ pub trait Policy<Req, Res, E> {
         let _ = (attempt, error);
     }
 
+    /// The deadline cut `attempt` short, or passed before it could be made. This happens only in a
+    /// [detailed](crate::RetryLayer::detailed) layer, which has an error to say it with.
+    fn timed_out(&mut self, attempt: &Attempt) {
+        let _ = attempt;
+    }
+
     /// How long the whole call may take, attempts and waits together; `None` for no limit.
     fn timeout(&self) -> Option<Duration> {
         None
@@ -150,8 +156,11 @@ pub enum StopReason {
     Exhausted,
     /// The wait for another attempt would have ended at or past the deadline, or the deadline cut an attempt short.
     Deadline,
-    /// The server asked for a longer pause than the policy is willing to make.
-    ServerDelay,
+    /// The server asked for a longer pause than the policy, or the time left, allows.
+    ServerDelay {
+        /// What the server asked for.
+        asked: Duration,
+    },
     /// The request could not be kept for another attempt.
     NotReplayable,
     /// The service could not be made ready for another attempt.
@@ -163,10 +172,12 @@ pub enum StopReason {
 impl std::fmt::Display for StopReason {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
+            Self::ServerDelay { asked } => {
+                return write!(f, "the server asks for a pause of {asked:?}, which is too long");
+            }
             Self::Permanent => "the failure is permanent",
             Self::Exhausted => "the attempts are exhausted",
             Self::Deadline => "the deadline is too near",
-            Self::ServerDelay => "the server asks for too long a delay",
             Self::NotReplayable => "the request cannot be sent again",
             Self::NotReady => "the service did not become ready again",
             Self::Other(reason) => reason,

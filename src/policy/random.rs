@@ -32,8 +32,7 @@ impl Random {
             Ok(u64::MAX) | Err(_) => low
                 .saturating_add(
                     // Beyond 584 years the grain of a float is fine enough.
-                    Duration::try_from_secs_f64(self.unit() * (high - low).as_secs_f64())
-                        .unwrap_or(Duration::MAX),
+                    Duration::try_from_secs_f64(self.unit() * (high - low).as_secs_f64()).unwrap_or(Duration::MAX),
                 )
                 .min(high),
             Ok(span) => low + Duration::from_nanos(self.0.u64(0..=span)),

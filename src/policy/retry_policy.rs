@@ -1,0 +1,395 @@
+use std::{fmt, num::NonZeroU32, time::Duration};
+
+use super::{
+    Attempt, BoxPolicy, Decision, Keep, Policy, Random, StopReason,
+    classify::{self, Class, Classify},
+    hooks::{self, Delay, Hooks},
+    keep::Cloned,
+    stop::{self, Stop},
+    wait::{self, Wait},
+};
+
+/// A policy put together from parts: when to stop, how long to wait, what an outcome means.
+///
+/// [`new`](RetryPolicy::new) makes three attempts, waits with floored jitter, takes every `Err` for a transient
+/// failure and does nothing else: no hidden budget, no hidden limit. Each part is replaced by the method
+/// of its name. With the parts left at their defaults the type is plain `RetryPolicy`, to be named in a struct field;
+/// [`boxed`](RetryPolicy::boxed) gives any other a short name.
+///
+/// ```
+/// use std::time::Duration;
+/// use tower_tenacity::{RetryPolicy, stop, wait};
+///
+/// struct Client {
+///     policy: RetryPolicy,
+/// }
+///
+/// # #[tokio::main(flavor = "current_thread", start_paused = true)] async fn main() {
+/// let client = Client { policy: RetryPolicy::new() };
+/// let answer = client.policy.run(|attempt| async move {
+///     if attempt.number() == 1 { Err("busy") } else { Ok("here") }
+/// }).await;
+/// assert_eq!(answer, Ok("here"));
+/// # }
+/// ```
+#[derive(Clone)]
+#[must_use]
+pub struct RetryPolicy<S = stop::AfterAttempt, W = wait::FlooredJitter, C = classify::Errors, H = (), K = Cloned> {
+    stop: S,
+    wait: W,
+    classify: C,
+    hooks: H,
+    keep: K,
+    max_server_delay: Duration,
+    options: CallOptions,
+}
+
+impl RetryPolicy {
+    /// Three attempts, [floored jitter](wait::floored_jitter) between them, every `Err` a transient failure.
+    ///
+    /// Three is what AWS, resilience4j and the per-request limit of Google's SRE book settle on.
+    pub const fn new() -> Self {
+        Self {
+            stop: stop::after_attempt(3),
+            wait: wait::floored_jitter(),
+            classify: classify::errors(),
+            hooks: (),
+            keep: Cloned,
+            max_server_delay: Duration::from_secs(300),
+            options: CallOptions::new(),
+        }
+    }
+}
+
+impl Default for RetryPolicy {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<S, W, C, H, K> RetryPolicy<S, W, C, H, K> {
+    /// When to give up; see [`stop`]. Default: after three attempts.
+    pub fn stop<S2>(self, stop: S2) -> RetryPolicy<S2, W, C, H, K> {
+        let Self { wait, classify, hooks, keep, max_server_delay, options, .. } = self;
+        RetryPolicy { stop, wait, classify, hooks, keep, max_server_delay, options }
+    }
+
+    /// How long to wait between attempts; see [`wait`]. Default: [`wait::floored_jitter`].
+    pub fn wait<W2>(self, wait: W2) -> RetryPolicy<S, W2, C, H, K> {
+        let Self { stop, classify, hooks, keep, max_server_delay, options, .. } = self;
+        RetryPolicy { stop, wait, classify, hooks, keep, max_server_delay, options }
+    }
+
+    /// What an outcome means; see [`classify`](mod@classify). Default: every `Err` is transient.
+    pub fn classify<C2>(self, classify: C2) -> RetryPolicy<S, W, C2, H, K> {
+        let Self { stop, wait, hooks, keep, max_server_delay, options, .. } = self;
+        RetryPolicy { stop, wait, classify, hooks, keep, max_server_delay, options }
+    }
+
+    /// How a request is kept for later attempts; see [`keep`](super::keep). Default: [`Cloned`].
+    pub fn keep<K2>(self, keep: K2) -> RetryPolicy<S, W, C, H, K2> {
+        let Self { stop, wait, classify, hooks, max_server_delay, options, .. } = self;
+        RetryPolicy { stop, wait, classify, hooks, keep, max_server_delay, options }
+    }
+
+    fn hook<N>(self, hook: N) -> RetryPolicy<S, W, C, (H, N), K> {
+        let Self { stop, wait, classify, hooks, keep, max_server_delay, options } = self;
+        RetryPolicy { stop, wait, classify, hooks: (hooks, hook), keep, max_server_delay, options }
+    }
+
+    /// Lets `observer` watch every call. Observers add up.
+    pub fn observe<O>(self, observer: O) -> RetryPolicy<S, W, C, (H, hooks::Observed<O>), K> {
+        self.hook(hooks::Observed(observer))
+    }
+
+    /// Calls `f(attempt, request)` before each attempt, the first included (tenacity's `before`). It may change the
+    /// request: a header with the attempt's number, a fallback model from the second attempt on. What is kept
+    /// for later attempts is not touched by it; see [`amend`](Self::amend).
+    pub fn before_attempt<F>(self, f: F) -> RetryPolicy<S, W, C, (H, hooks::BeforeAttempt<F>), K> {
+        self.hook(hooks::BeforeAttempt(f))
+    }
+
+    /// Calls `f(attempt, outcome)` after each attempt that failed in a retryable way (tenacity's `after`).
+    pub fn after_attempt<F>(self, f: F) -> RetryPolicy<S, W, C, (H, hooks::AfterAttempt<F>), K> {
+        self.hook(hooks::AfterAttempt(f))
+    }
+
+    /// Calls `f(attempt, outcome, delay)` once another attempt is decided (tenacity's `before_sleep`).
+    pub fn before_sleep<F>(self, f: F) -> RetryPolicy<S, W, C, (H, hooks::BeforeSleep<F>), K> {
+        self.hook(hooks::BeforeSleep(f))
+    }
+
+    /// Calls `f(attempt, outcome, reason)` when a call ends with a failure.
+    pub fn on_give_up<F>(self, f: F) -> RetryPolicy<S, W, C, (H, hooks::OnGiveUp<F>), K> {
+        self.hook(hooks::OnGiveUp(f))
+    }
+
+    /// Lets `f(attempt, kept, outcome)` change what later attempts are made from once another attempt is decided: with
+    /// [`Cloned`], the request itself. The change stays for all attempts that follow.
+    pub fn amend<F>(self, f: F) -> RetryPolicy<S, W, C, (H, hooks::Amend<F>), K> {
+        self.hook(hooks::Amend(f))
+    }
+
+    /// Lets `f(request)` give settings for one call that go before the policy's own: another number of
+    /// attempts, another timeout, no retries at all.
+    ///
+    /// ```
+    /// use tower_tenacity::{CallOptions, RetryPolicy};
+    ///
+    /// struct Job { urgent: bool }
+    ///
+    /// let policy = RetryPolicy::new().per_request(|job: &Job| {
+    ///     if job.urgent { CallOptions::new().max_attempts(5) } else { CallOptions::new().enabled(false) }
+    /// });
+    /// # let _ = policy;
+    /// ```
+    pub fn per_request<F>(self, f: F) -> RetryPolicy<S, W, C, (H, hooks::PerRequest<F>), K> {
+        self.hook(hooks::PerRequest(f))
+    }
+
+    /// The longest pause a server may dictate, jitter aside. Default: 300 s, as in Envoy and linkerd.
+    ///
+    /// A server that asks for more, or for more than the time left, ends the call at once with
+    /// [`StopReason::ServerDelay`]: a shorter wait would only be refused again. The bound of the wait
+    /// strategy is not applied to what a server says.
+    pub const fn max_server_delay(mut self, max: Duration) -> Self {
+        self.max_server_delay = max;
+        self
+    }
+
+    /// How long the whole call may take, attempts and waits together. Default: no limit.
+    ///
+    /// No wait is started that would end at or past this limit; the call then ends at once with its last outcome. An
+    /// attempt that is under way is cut only in a [detailed](crate::RetryLayer::detailed) layer, which has an error
+    /// to say it with; elsewhere put a timeout layer below the retry layer.
+    pub const fn timeout(mut self, timeout: Duration) -> Self {
+        self.options.timeout = Some(timeout);
+        self
+    }
+
+    /// Switches the policy off or on. Switched off, a call passes straight through: one attempt, no hooks. Default: on.
+    pub const fn enabled(mut self, enabled: bool) -> Self {
+        self.options.enabled = Some(enabled);
+        self
+    }
+
+    /// Hides the policy's type behind one allocation per call and a virtual call per decision.
+    pub fn boxed<Req, Res, E>(self) -> BoxPolicy<Req, Res, E>
+    where
+        Self: Policy<Req, Res, E, Keep: Keep<Req, Kept: Send + 'static> + Send + Sync + 'static>,
+        Self: Clone + Send + Sync + 'static,
+    {
+        BoxPolicy::new(self)
+    }
+
+    fn is_enabled(&self) -> bool {
+        self.options.enabled.unwrap_or(true)
+    }
+}
+
+impl<S, W, C, H, K> RetryPolicy<S, W, C, H, K> {
+    // The pause after a failed attempt, or why there is none.
+    fn pause<Res, E>(
+        &self,
+        attempt: &Attempt,
+        class: Class,
+        retry_after: Option<Duration>,
+        outcome: &Result<Res, E>,
+    ) -> Result<Delay, StopReason>
+    where
+        S: Stop,
+        W: Wait<Res, E>,
+    {
+        let mut random = self.wait.random();
+        // A hint of zero says nothing: the server would have us hammer it.
+        let hint = retry_after.filter(|asked| !asked.is_zero());
+        let duration = match hint {
+            None => self.wait.delay(attempt, class, outcome, &mut random),
+            Some(asked) => {
+                let limit = attempt.time_left().unwrap_or(Duration::MAX);
+                if asked > self.max_server_delay || asked >= limit {
+                    return Err(StopReason::ServerDelay { asked });
+                }
+                between(&mut random, asked, limit)
+            }
+        };
+        let stop = match self.options.max_attempts {
+            Some(max) => attempt.number() >= max.get(),
+            None => self.stop.should_stop(attempt, duration),
+        };
+        if stop {
+            return Err(StopReason::Exhausted);
+        }
+        if attempt.time_left().is_some_and(|left| duration >= left) {
+            return Err(StopReason::Deadline);
+        }
+        Ok(Delay::new(duration, hint))
+    }
+}
+
+// hint × U(1, 1.1), clipped at the deadline: never earlier than asked, and not everybody at the same moment.
+fn between(random: &mut Random, asked: Duration, limit: Duration) -> Duration {
+    let spread = asked.saturating_add(asked / 10);
+    random.between(asked, spread.min(limit.saturating_sub(Duration::from_nanos(1))))
+}
+
+impl<S, W, C, H, K, Req, Res, E> Policy<Req, Res, E> for RetryPolicy<S, W, C, H, K>
+where
+    S: Stop,
+    W: Wait<Res, E>,
+    C: Classify<Res, E>,
+    H: Hooks<Req, K::Kept, Res, E>,
+    K: Keep<Req> + Clone,
+{
+    type Keep = K;
+
+    fn keep(&self) -> K {
+        self.keep.clone()
+    }
+
+    #[inline]
+    fn decide(&mut self, attempt: &Attempt, kept: Option<&mut K::Kept>, outcome: &mut Result<Res, E>) -> Decision {
+        if !self.is_enabled() {
+            return Decision::Return;
+        }
+        let class = self.classify.classify(outcome).unwrap_or(match outcome {
+            Ok(_) => Class::Success,
+            Err(_) => Class::Permanent,
+        });
+        let retry_after = match class {
+            Class::Success => {
+                self.hooks.succeeded(attempt, outcome);
+                return Decision::Return;
+            }
+            Class::Permanent => {
+                self.hooks.gave_up(attempt, outcome, StopReason::Permanent);
+                return Decision::GiveUp(StopReason::Permanent);
+            }
+            Class::Transient { retry_after } | Class::Throttled { retry_after } => retry_after,
+        };
+        self.hooks.after_attempt(attempt, outcome);
+        let pause = self.pause(attempt, class, retry_after, outcome).and_then(|delay| match kept {
+            Some(kept) => Ok((delay, kept)),
+            None => Err(StopReason::NotReplayable),
+        });
+        match pause {
+            Ok((delay, kept)) => {
+                self.hooks.amend(attempt, kept, outcome);
+                self.hooks.before_sleep(attempt, outcome, &delay);
+                Decision::Retry { after: delay.duration() }
+            }
+            Err(reason) => {
+                self.hooks.gave_up(attempt, outcome, reason);
+                Decision::GiveUp(reason)
+            }
+        }
+    }
+
+    #[inline]
+    fn begin(&mut self, request: &Req) {
+        self.hooks.options(request, &mut self.options);
+    }
+
+    #[inline]
+    fn may_retry(&self, number: u32) -> bool {
+        self.is_enabled()
+            && match self.options.max_attempts {
+                Some(max) => number < max.get(),
+                None => !self.stop.is_last(number),
+            }
+    }
+
+    #[inline]
+    fn before_attempt(&mut self, attempt: &Attempt, request: &mut Req) {
+        if self.is_enabled() {
+            self.hooks.before_attempt(attempt, request);
+        }
+    }
+
+    fn not_ready(&mut self, attempt: &Attempt, error: &E) {
+        self.hooks.not_ready(attempt, error);
+    }
+
+    fn timed_out(&mut self, attempt: &Attempt) {
+        self.hooks.timed_out(attempt);
+    }
+
+    #[inline]
+    fn timeout(&self) -> Option<Duration> {
+        if self.is_enabled() { self.options.timeout } else { None }
+    }
+
+    #[inline]
+    fn is_timed(&self) -> bool {
+        self.is_enabled()
+            && (self.options.timeout.is_some()
+                || (self.options.max_attempts.is_none() && self.stop.is_timed())
+                || self.wait.is_timed()
+                || self.hooks.is_timed())
+    }
+}
+
+impl<S, W, C, H, K> fmt::Debug for RetryPolicy<S, W, C, H, K>
+where
+    S: fmt::Debug,
+    W: fmt::Debug,
+    C: fmt::Debug,
+    H: fmt::Debug,
+    K: fmt::Debug,
+{
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RetryPolicy")
+            .field("stop", &self.stop)
+            .field("wait", &self.wait)
+            .field("classify", &self.classify)
+            .field("hooks", &self.hooks)
+            .field("keep", &self.keep)
+            .field("max_server_delay", &self.max_server_delay)
+            .field("options", &self.options)
+            .finish()
+    }
+}
+
+/// Settings of one call that go before the policy's own; see [`RetryPolicy::per_request`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[must_use]
+pub struct CallOptions {
+    enabled: Option<bool>,
+    max_attempts: Option<NonZeroU32>,
+    timeout: Option<Duration>,
+}
+
+impl CallOptions {
+    /// Nothing set: the policy's own settings hold.
+    pub const fn new() -> Self {
+        Self { enabled: None, max_attempts: None, timeout: None }
+    }
+
+    /// At most this many attempts, the first included, in place of the policy's stop condition. As with
+    /// [`stop::after_attempt`], 0 means 1.
+    pub const fn max_attempts(mut self, attempts: u32) -> Self {
+        self.max_attempts = Some(match NonZeroU32::new(attempts) {
+            Some(attempts) => attempts,
+            None => NonZeroU32::MIN,
+        });
+        self
+    }
+
+    /// See [`RetryPolicy::timeout`].
+    pub const fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = Some(timeout);
+        self
+    }
+
+    /// See [`RetryPolicy::enabled`].
+    pub const fn enabled(mut self, enabled: bool) -> Self {
+        self.enabled = Some(enabled);
+        self
+    }
+
+    pub(super) fn overlay(&mut self, over: Self) {
+        self.enabled = over.enabled.or(self.enabled);
+        self.max_attempts = over.max_attempts.or(self.max_attempts);
+        self.timeout = over.timeout.or(self.timeout);
+    }
+}

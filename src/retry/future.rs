@@ -1,0 +1,218 @@
+use std::{
+    fmt,
+    future::Future,
+    marker::PhantomData,
+    pin::Pin,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use pin_project_lite::pin_project;
+use tokio::time::{Instant, Sleep, sleep};
+use tower_service::Service;
+
+use super::{
+    Plain,
+    mode::{Limit, Mode},
+};
+use crate::policy::{Attempt, Decision, Keep, Policy, StopReason};
+
+// A service that fails at once under a policy that neither waits nor stops would never leave `poll`.
+const ATTEMPTS_PER_POLL: u32 = 32;
+
+type Kept<P, Req, Res, E> = <<P as Policy<Req, Res, E>>::Keep as Keep<Req>>::Kept;
+
+pin_project! {
+    /// The future of a call to a [`Retry`](super::Retry) service.
+    ///
+    /// Nothing in it is boxed; the timer shares its place with the attempt. Dropping it cancels the call.
+    // The bounds stand on the struct, as in tower's own retry: what is kept is named by the policy.
+    #[must_use = "futures do nothing unless polled"]
+    pub struct ResponseFuture<P, S, Req, M = Plain>
+    where
+        P: Policy<Req, S::Response, S::Error>,
+        S: Service<Req>,
+        M: Mode<S::Response, S::Error>,
+    {
+        #[pin]
+        state: State<S::Future>,
+        #[pin]
+        limit: M::Limit,
+        spare: Option<Spare<Kept<P, Req, S::Response, S::Error>, S>>,
+        policy: P,
+        progress: Progress,
+        story: M::Story,
+        request: PhantomData<fn() -> Req>,
+    }
+}
+
+pin_project! {
+    // Calling -> Waiting -> Readying -> Calling, until the policy hands the outcome back.
+    #[project = StateProj]
+    enum State<F> {
+        Calling { #[pin] attempt: F },
+        Waiting { #[pin] delay: Sleep },
+        Readying,
+    }
+}
+
+// What another attempt is made from. While it is there, another attempt is possible.
+struct Spare<K, S> {
+    kept: K,
+    service: S,
+}
+
+struct Progress {
+    number: u32,
+    waited: Duration,
+    // Unset until the call first has to wait or fails: a call that is answered at once reads no clock.
+    started: Option<Instant>,
+}
+
+impl Progress {
+    // Reads the clock only where the call has been timed before.
+    fn attempt(&self, timeout: Option<Duration>) -> Attempt {
+        let elapsed = self.started.map_or(Duration::ZERO, |started| started.elapsed());
+        Attempt::new(self.number)
+            .with_elapsed(elapsed)
+            .with_waited(self.waited)
+            .with_time_left(timeout.map(|timeout| timeout.saturating_sub(elapsed)))
+    }
+}
+
+impl<P, S, Req, M> ResponseFuture<P, S, Req, M>
+where
+    P: Policy<Req, S::Response, S::Error>,
+    S: Service<Req>,
+    M: Mode<S::Response, S::Error>,
+{
+    // `call` makes the first attempt and, if asked to, hands over the service for the later ones.
+    #[inline]
+    pub(super) fn start(mut policy: P, request: Req, call: impl FnOnce(Req, bool) -> (S::Future, Option<S>)) -> Self {
+        policy.begin(&request);
+        let progress = Progress { number: 1, waited: Duration::ZERO, started: None };
+        let (mut request, kept) = if policy.may_retry(1) { policy.keep().first(request) } else { (request, None) };
+        policy.before_attempt(&progress.attempt(policy.timeout()), &mut request);
+        let (attempt, service) = call(request, kept.is_some());
+        Self {
+            state: State::Calling { attempt },
+            limit: M::Limit::default(),
+            spare: kept.zip(service).map(|(kept, service)| Spare { kept, service }),
+            policy,
+            progress,
+            story: M::Story::default(),
+            request: PhantomData,
+        }
+    }
+}
+
+impl<P, S, Req, M> Future for ResponseFuture<P, S, Req, M>
+where
+    P: Policy<Req, S::Response, S::Error>,
+    S: Service<Req>,
+    M: Mode<S::Response, S::Error>,
+{
+    type Output = Result<S::Response, M::Error>;
+
+    #[inline]
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut this = self.project();
+        let mut attempts = 0;
+        loop {
+            match this.state.as_mut().project() {
+                StateProj::Calling { attempt } => {
+                    let Poll::Ready(mut outcome) = attempt.poll(cx) else {
+                        if this.progress.started.is_none() && (M::TIMED || this.policy.is_timed()) {
+                            this.progress.started = Some(Instant::now());
+                        }
+                        break;
+                    };
+                    let attempt = this.progress.attempt(this.policy.timeout());
+                    let kept = this.spare.as_mut().map(|spare| &mut spare.kept);
+                    let after = match this.policy.decide(&attempt, kept, &mut outcome) {
+                        Decision::Return => return Poll::Ready(M::finish(this.story, &attempt, None, outcome)),
+                        Decision::GiveUp(reason) => {
+                            return Poll::Ready(M::finish(this.story, &attempt, Some(reason), outcome));
+                        }
+                        Decision::Retry { .. } if this.spare.is_none() => {
+                            let reason = Some(StopReason::NotReplayable);
+                            return Poll::Ready(M::finish(this.story, &attempt, reason, outcome));
+                        }
+                        Decision::Retry { after } => after,
+                    };
+                    if this.progress.started.is_none() && (M::TIMED || this.policy.is_timed()) {
+                        this.progress.started = Some(Instant::now());
+                    }
+                    this.progress.waited = this.progress.waited.saturating_add(after);
+                    // The finished attempt and its outcome are gone before the wait begins.
+                    if after.is_zero() {
+                        this.state.set(State::Readying);
+                    } else {
+                        this.state.set(State::Waiting { delay: sleep(after) });
+                    }
+                    M::discard(this.story, &attempt, after, outcome);
+                }
+                StateProj::Waiting { delay } => {
+                    // No wait is begun that would outlast the limit.
+                    ready!(delay.poll(cx));
+                    this.state.set(State::Readying);
+                }
+                StateProj::Readying => {
+                    if attempts == ATTEMPTS_PER_POLL {
+                        cx.waker().wake_by_ref();
+                        return Poll::Pending;
+                    }
+                    let Some(spare) = this.spare.as_mut() else {
+                        // Only a call with a spare comes here, and it leaves with one or calling.
+                        unreachable!("a retry has something to be made from");
+                    };
+                    let Poll::Ready(ready) = spare.service.poll_ready(cx) else { break };
+                    this.progress.number = this.progress.number.saturating_add(1);
+                    let attempt = this.progress.attempt(this.policy.timeout());
+                    if let Err(error) = ready {
+                        this.policy.not_ready(&attempt, &error);
+                        let reason = Some(StopReason::NotReady);
+                        return Poll::Ready(M::finish(this.story, &attempt, reason, Err(error)));
+                    }
+                    let Some(Spare { kept, mut service }) = this.spare.take() else {
+                        unreachable!("it was there a moment ago");
+                    };
+                    let last = !this.policy.may_retry(attempt.number());
+                    let (mut request, kept) = this.policy.keep().again(kept, last);
+                    this.policy.before_attempt(&attempt, &mut request);
+                    this.state.set(State::Calling { attempt: service.call(request) });
+                    *this.spare = kept.map(|kept| Spare { kept, service });
+                    attempts += 1;
+                }
+            }
+        }
+        // Pending, in an attempt or in getting ready for one: only the limit can end the call now.
+        let Some(timeout) = this.policy.timeout().filter(|_| M::TIMED) else { return Poll::Pending };
+        let started = *this.progress.started.get_or_insert_with(Instant::now);
+        ready!(this.limit.as_mut().poll_passed(started, timeout, cx));
+        let attempt = this.progress.attempt(Some(timeout));
+        this.policy.timed_out(&attempt);
+        this.state.set(State::Readying);
+        *this.spare = None;
+        Poll::Ready(M::expire(this.story, &attempt))
+    }
+}
+
+impl<P, S, Req, M> fmt::Debug for ResponseFuture<P, S, Req, M>
+where
+    P: Policy<Req, S::Response, S::Error>,
+    S: Service<Req>,
+    M: Mode<S::Response, S::Error>,
+{
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let state = match self.state {
+            State::Calling { .. } => "calling",
+            State::Waiting { .. } => "waiting",
+            State::Readying => "readying",
+        };
+        f.debug_struct("ResponseFuture")
+            .field("attempt", &self.progress.number)
+            .field("state", &state)
+            .finish_non_exhaustive()
+    }
+}
