@@ -1,0 +1,225 @@
+use std::{
+    error::Error,
+    fmt,
+    future::Future,
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use pin_project_lite::pin_project;
+use serde::de::DeserializeOwned;
+use tower_service::Service;
+
+use super::{
+    Check, ExtractError, ExtractLayer, Extracted, Failure, NoCheck, Reask, Report,
+    answer::read,
+    layer::Settings,
+};
+use crate::gemini::{Content, GenerateContent, GenerateContentResponse};
+
+/// Asks for a value of type `T` until the answer fits; see the [module](crate::extract).
+pub struct Extract<T, S, C = NoCheck> {
+    layer: ExtractLayer<T, C>,
+    inner: S,
+}
+
+impl<T, S, C> Extract<T, S, C> {
+    /// Asks `inner`.
+    pub const fn new(layer: ExtractLayer<T, C>, inner: S) -> Self {
+        Self { layer, inner }
+    }
+
+    /// The service inside.
+    pub const fn get_ref(&self) -> &S {
+        &self.inner
+    }
+
+    /// The service inside, to change it.
+    pub const fn get_mut(&mut self) -> &mut S {
+        &mut self.inner
+    }
+
+    /// The service inside, taken out.
+    pub fn into_inner(self) -> S {
+        self.inner
+    }
+}
+
+impl<T, S: Clone, C: Clone> Clone for Extract<T, S, C> {
+    fn clone(&self) -> Self {
+        Self { layer: self.layer.clone(), inner: self.inner.clone() }
+    }
+}
+
+impl<T, S: fmt::Debug, C: fmt::Debug> fmt::Debug for Extract<T, S, C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Extract").field("layer", &self.layer).field("inner", &self.inner).finish()
+    }
+}
+
+impl<T, S, C> Service<GenerateContent> for Extract<T, S, C>
+where
+    T: DeserializeOwned,
+    S: Service<GenerateContent, Response = GenerateContentResponse> + Clone,
+    S::Error: Into<Box<dyn Error + Send + Sync>>,
+    C: Check<T> + Clone,
+{
+    type Response = Extracted<T>;
+    type Error = ExtractError;
+    type Future = ResponseFuture<T, S, C>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), ExtractError>> {
+        self.inner.poll_ready(cx).map_err(|error| ExtractError::new(Failure::Service(error.into()), Report::default()))
+    }
+
+    fn call(&mut self, question: GenerateContent) -> Self::Future {
+        let settings = self.layer.settings.clone();
+        let (state, spare) = match &*settings.schema {
+            Err(error) => (State::Refused { error: Some(Failure::Schema(error.clone())) }, None),
+            Ok(schema) => {
+                let question = question.json_schema(schema.sent.clone());
+                // The instance that was polled ready is the one that is called; the clone is for reasks.
+                let answer = self.inner.call(question.clone());
+                let spare = (settings.reasks > 0).then(|| Spare { question, service: self.inner.clone() });
+                (State::Asking { answer }, spare)
+            }
+        };
+        ResponseFuture {
+            state,
+            spare,
+            settings,
+            check: self.layer.check.clone(),
+            said: None,
+            reasks: 0,
+            report: Report::default(),
+        }
+    }
+}
+
+pin_project! {
+    /// The future of a call to an [`Extract`] service. Dropping it cancels the call.
+    #[must_use = "futures do nothing unless polled"]
+    pub struct ResponseFuture<T, S, C>
+    where
+        S: Service<GenerateContent>,
+        C: Check<T>,
+    {
+        #[pin]
+        state: State<S::Future, C::Future>,
+        spare: Option<Spare<S>>,
+        settings: Settings,
+        check: C,
+        // The model's turn that is being checked, to be quoted if it has to be corrected.
+        said: Option<Content>,
+        reasks: u32,
+        report: Report,
+    }
+}
+
+pin_project! {
+    // Asking -> Checking, and, if the answer does not fit, -> Readying -> Asking.
+    #[project = StateProj]
+    enum State<F, K> {
+        Asking { #[pin] answer: F },
+        Checking { #[pin] verdict: K },
+        Readying { next: Option<GenerateContent> },
+        Refused { error: Option<Failure> },
+    }
+}
+
+// The question as the caller asked it, and whom to ask again.
+struct Spare<S> {
+    question: GenerateContent,
+    service: S,
+}
+
+impl<T, S, C> Future for ResponseFuture<T, S, C>
+where
+    T: DeserializeOwned,
+    S: Service<GenerateContent, Response = GenerateContentResponse>,
+    S::Error: Into<Box<dyn Error + Send + Sync>>,
+    C: Check<T>,
+{
+    type Output = Result<Extracted<T>, ExtractError>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut this = self.project();
+        loop {
+            let failure = match this.state.as_mut().project() {
+                StateProj::Asking { answer } => match ready!(answer.poll(cx)) {
+                    Err(error) => Failure::Service(error.into()),
+                    Ok(response) => {
+                        this.report.push(&response);
+                        let content = response.candidates().first().and_then(|candidate| candidate.content());
+                        *this.said = content.filter(|content| !content.parts().is_empty()).cloned();
+                        let value = match &*this.settings.schema {
+                            Ok(schema) => read(&response, &schema.validator),
+                            Err(error) => Err(Failure::Schema(error.clone())),
+                        };
+                        match value {
+                            Ok(value) => {
+                                let number = this.reasks.saturating_add(1);
+                                this.state.set(State::Checking { verdict: this.check.check(value, number) });
+                                continue;
+                            }
+                            Err(failure) => failure,
+                        }
+                    }
+                },
+                StateProj::Checking { verdict } => match ready!(verdict.poll(cx)) {
+                    Ok(value) => return Poll::Ready(Ok(Extracted::new(value, std::mem::take(this.report)))),
+                    Err(problems) => Failure::Rejected(problems),
+                },
+                StateProj::Readying { next } => {
+                    let (Some(spare), true) = (this.spare.as_mut(), next.is_some()) else {
+                        unreachable!("a reask has a question and somebody to ask");
+                    };
+                    match ready!(spare.service.poll_ready(cx)) {
+                        Err(error) => Failure::Service(error.into()),
+                        Ok(()) => {
+                            let Some(next) = next.take() else { unreachable!("it was there a moment ago") };
+                            let answer = spare.service.call(next);
+                            this.state.set(State::Asking { answer });
+                            continue;
+                        }
+                    }
+                }
+                StateProj::Refused { error } => match error.take() {
+                    Some(error) => error,
+                    None => panic!("polled after it was finished"),
+                },
+            };
+
+            if !matches!(failure, Failure::Service(_)) {
+                this.report.fail(&failure);
+            }
+            let spare = this.spare.as_ref().filter(|_| failure.is_curable() && *this.reasks < this.settings.reasks);
+            let Some(spare) = spare else {
+                // Nothing of the last answer is held by a future that is finished.
+                this.state.set(State::Refused { error: None });
+                return Poll::Ready(Err(ExtractError::new(failure, std::mem::take(this.report))));
+            };
+            *this.reasks += 1;
+            let question = failure.problems().map(super::Problems::question);
+            if let Some(on_reask) = &this.settings.on_reask {
+                on_reask(&Reask { number: *this.reasks, failure: &failure, question: question.as_deref() });
+            }
+            // The model's own turn, unchanged, then one turn of the user's. Without an answer to correct, the same again.
+            let next = match (this.said.take(), question) {
+                (Some(said), Some(question)) => spare.question.clone().content(said).content(Content::user(question)),
+                _ => spare.question.clone(),
+            };
+            this.state.set(State::Readying { next: Some(next) });
+        }
+    }
+}
+
+impl<T, S, C> fmt::Debug for ResponseFuture<T, S, C>
+where
+    S: Service<GenerateContent>,
+    C: Check<T>,
+{
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ResponseFuture").field("reasks", &self.reasks).finish_non_exhaustive()
+    }
+}
