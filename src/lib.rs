@@ -7,4 +7,6 @@ pub mod policy;
 #[cfg(feature = "testing")]
 pub mod testing;
 
-pub use policy::{Attempt, Decision, Keep, Policy, Random, StopReason, classify, keep, policy_fn};
+pub use policy::{
+    Attempt, Decision, Keep, Policy, Random, StopReason, classify, keep, policy_fn, stop, wait,
+};
