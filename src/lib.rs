@@ -1,6 +1,8 @@
 //! Retries for any tower service.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+#[cfg(feature = "extract")]
+pub mod extract;
 #[cfg(feature = "gemini")]
 pub mod gemini;
 pub mod policy;

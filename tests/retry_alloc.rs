@@ -34,10 +34,13 @@ fn neither_success_nor_retry_allocates() {
             let mut failed = 0;
             let inner = std::cell::Cell::new(0);
             let inner = &inner;
-            let mut service = Retry::new(policy, service_fn(move |request: u64| {
-                inner.set(inner.get() + 1);
-                ready(if inner.get() % (failures + 1) == 0 { Ok(request) } else { Err(request) })
-            }));
+            let mut service = Retry::new(
+                policy,
+                service_fn(move |request: u64| {
+                    inner.set(inner.get() + 1);
+                    ready(if inner.get() % (failures + 1) == 0 { Ok(request) } else { Err(request) })
+                }),
+            );
             // Once to warm up what tokio and the random generator keep per thread.
             service.ready().await.unwrap().call(1).await.unwrap();
             let measured = tokio::task::unconstrained(async {

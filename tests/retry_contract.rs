@@ -18,10 +18,7 @@ use common::{Counted, Strict};
 use tokio::time::{Instant, sleep};
 use tower::{BoxError, Service, ServiceBuilder, ServiceExt, service_fn};
 use tower_tenacity::{
-    Keep, Retry, RetryLayer, RetryPolicy, StopReason, classify,
-    hooks::Observer,
-    keep::Nothing,
-    stop, wait,
+    Keep, Retry, RetryLayer, RetryPolicy, StopReason, classify, hooks::Observer, keep::Nothing, stop, wait,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -78,10 +75,8 @@ async fn retries_pass_through_a_buffer() {
 #[tokio::test(start_paused = true)]
 async fn a_load_shed_refusal_in_call_is_an_outcome_like_any_other() {
     // One slot, held by another call for 1.5 s: attempts at 0 s and 1 s are shed, the one at 2 s is served.
-    let inner = ServiceBuilder::new()
-        .load_shed()
-        .concurrency_limit(1)
-        .service(service_fn(|hold: Duration| async move {
+    let inner =
+        ServiceBuilder::new().load_shed().concurrency_limit(1).service(service_fn(|hold: Duration| async move {
             sleep(hold).await;
             Ok::<_, BoxError>(hold)
         }));

@@ -83,7 +83,14 @@ async fn hooks_run_in_tenacitys_order_with_its_numbers() {
     assert_eq!(
         log.lines(),
         [
-            "before 1", "after 1", "sleep 1 for 1s", "before 2", "after 2", "sleep 2 for 2s", "before 3", "after 3",
+            "before 1",
+            "after 1",
+            "sleep 1 for 1s",
+            "before 2",
+            "after 2",
+            "sleep 2 for 2s",
+            "before 3",
+            "after 3",
             "gave up 3: the attempts are exhausted",
         ]
     );
@@ -123,8 +130,15 @@ async fn each_closure_hook_is_called_at_its_moment() {
     assert_eq!(
         log.lines(),
         [
-            "before 11", "after 1 true", "sleep 1s None", "before 12", "after 2 true", "sleep 1s None", "before 13",
-            "after 3 true", "gave up 3 Exhausted",
+            "before 11",
+            "after 1 true",
+            "sleep 1s None",
+            "before 12",
+            "after 2 true",
+            "sleep 1s None",
+            "before 13",
+            "after 3 true",
+            "gave up 3 Exhausted",
         ]
     );
 }
@@ -193,7 +207,8 @@ async fn a_server_delay_beyond_the_bound_or_the_deadline_ends_the_call_at_once()
     ] {
         let log = Log::default();
         let asked = Duration::from_secs(hint);
-        let mut service = Retry::new(policy.classify(hinted(asked)).observe(log.clone()), Strict::failing(9)).detailed();
+        let mut service =
+            Retry::new(policy.classify(hinted(asked)).observe(log.clone()), Strict::failing(9)).detailed();
         let error = call(&mut service, ()).await.unwrap_err();
         assert_eq!((error.attempts(), error.reason()), (1, StopReason::ServerDelay { asked }));
         assert_eq!(log.lines().len(), 3);
@@ -213,8 +228,7 @@ async fn the_bound_of_the_wait_does_not_cut_a_server_delay() {
 async fn no_wait_is_started_that_would_end_at_or_past_the_deadline() {
     // Attempts at 0, 2, 4, …: with 7 s the wait that would end at 8 s is not made; with exactly 6 s, nor is that to 6 s.
     for (limit, attempts) in [(7, 4), (6, 3), (1, 1), (0, 1)] {
-        let policy =
-            RetryPolicy::new().stop(stop::never()).wait(wait::fixed(2 * SECOND)).timeout(limit * SECOND);
+        let policy = RetryPolicy::new().stop(stop::never()).wait(wait::fixed(2 * SECOND)).timeout(limit * SECOND);
         let begun = Instant::now();
         let error = call(&mut Retry::new(policy, Strict::failing(99)).detailed(), ()).await.unwrap_err();
         assert_eq!((error.attempts(), error.reason()), (attempts, StopReason::Deadline));

@@ -93,8 +93,15 @@ mod tests {
     #[test]
     fn whatever_is_more_or_less_than_the_value_is_refused() {
         for text in [
-            "", "null x", "{", r#"{"id": 1, "lines": [1]} and so on"#, r#"Here: {"id": 1, "lines": [1]}"#,
-            r#"{"id": 1 "lines": []}"#, "```json", "``````", r#"{"id": 1, "lines": [1],}"#,
+            "",
+            "null x",
+            "{",
+            r#"{"id": 1, "lines": [1]} and so on"#,
+            r#"Here: {"id": 1, "lines": [1]}"#,
+            r#"{"id": 1 "lines": []}"#,
+            "```json",
+            "``````",
+            r#"{"id": 1, "lines": [1],}"#,
         ] {
             let problem = order(text).unwrap_err();
             assert!(problem.starts_with("not valid JSON: ") || problem.contains("is not of type"), "{text}: {problem}");

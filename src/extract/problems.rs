@@ -107,7 +107,9 @@ impl Problems {
         if self.omitted > 0 {
             let _ = writeln!(text, "- and {} more", self.omitted);
         }
-        text.push_str("Correct this and answer again with the complete JSON document and nothing else. Do not invent data.");
+        text.push_str(
+            "Correct this and answer again with the complete JSON document and nothing else. Do not invent data.",
+        );
         text
     }
 }

@@ -11,9 +11,27 @@ use serde_json::{Map, Value, json};
 
 // What `responseJsonSchema` takes, by the comment in Google's proto.
 const SENT: &[&str] = &[
-    "$anchor", "$defs", "$id", "$ref", "additionalProperties", "anyOf", "description", "enum", "format", "items",
-    "maxItems", "maximum", "minItems", "minimum", "oneOf", "prefixItems", "properties", "propertyOrdering", "required",
-    "title", "type",
+    "$anchor",
+    "$defs",
+    "$id",
+    "$ref",
+    "additionalProperties",
+    "anyOf",
+    "description",
+    "enum",
+    "format",
+    "items",
+    "maxItems",
+    "maximum",
+    "minItems",
+    "minimum",
+    "oneOf",
+    "prefixItems",
+    "properties",
+    "propertyOrdering",
+    "required",
+    "title",
+    "type",
 ];
 
 // What it does not take, but words can say.
@@ -75,8 +93,7 @@ pub(super) struct Schema {
 impl Schema {
     pub(super) fn of<T: JsonSchema>() -> Result<Self, SchemaError> {
         let whole = SchemaSettings::draft2020_12().into_generator().into_root_schema_for::<T>().to_value();
-        let validator =
-            jsonschema::validator_for(&whole).map_err(|error| SchemaError::new("", error.to_string()))?;
+        let validator = jsonschema::validator_for(&whole).map_err(|error| SchemaError::new("", error.to_string()))?;
         Ok(Self { sent: reduce(&whole, "")?, validator })
     }
 }
@@ -134,7 +151,8 @@ fn reduce(schema: &Value, path: &str) -> Result<Value, SchemaError> {
     }
     if is_ref {
         // Only a description may stand beside a reference.
-        let beside: Vec<_> = sent.keys().filter(|key| !["$ref", "$defs", "description"].contains(&key.as_str())).cloned().collect();
+        let beside: Vec<_> =
+            sent.keys().filter(|key| !["$ref", "$defs", "description"].contains(&key.as_str())).cloned().collect();
         for keyword in beside {
             if let Some(value) = sent.remove(&keyword) {
                 notes.push(format!("{keyword}: {}", plain(&value)));
@@ -166,7 +184,8 @@ fn ordering(schema: &Map<String, Value>) -> Option<Value> {
     let properties = schema.get("properties")?.as_object()?;
     let required: Vec<_> = schema.get("required").and_then(Value::as_array).into_iter().flatten().collect();
     let optional = properties.keys().filter(|name| !required.iter().any(|required| *required == name.as_str()));
-    let order: Vec<Value> = required.iter().map(|name| (*name).clone()).chain(optional.map(|name| name.as_str().into())).collect();
+    let order: Vec<Value> =
+        required.iter().map(|name| (*name).clone()).chain(optional.map(|name| name.as_str().into())).collect();
     (!order.is_empty()).then(|| order.into())
 }
 
@@ -239,7 +258,10 @@ mod tests {
         let schema = Schema::of::<Invoice>().unwrap();
         let number = &schema.sent["properties"]["number"];
         let words = number["description"].as_str().unwrap();
-        assert!(words.starts_with("As printed. (") && words.contains("^[A-Z]{2}[0-9]+$") && words.contains("12"), "{words}");
+        assert!(
+            words.starts_with("As printed. (") && words.contains("^[A-Z]{2}[0-9]+$") && words.contains("12"),
+            "{words}"
+        );
         assert_eq!(schema.sent["properties"]["copies"], json!({"type": "integer", "minimum": 1, "maximum": 99}));
         let answer = json!({"number": "x", "copies": 0, "state": "Open", "lines": []});
         assert_eq!(schema.validator.iter_errors(&answer).count(), 2);
@@ -265,7 +287,8 @@ mod tests {
 
     #[test]
     fn only_a_description_stands_beside_a_reference() {
-        let reduced = reduce(&json!({"$ref": "#/$defs/X", "title": "X", "minimum": 3, "description": "d"}), "").unwrap();
+        let reduced =
+            reduce(&json!({"$ref": "#/$defs/X", "title": "X", "minimum": 3, "description": "d"}), "").unwrap();
         assert_eq!(reduced, json!({"$ref": "#/$defs/X", "description": "d (minimum: 3)"}));
     }
 

@@ -11,9 +11,7 @@ use serde::de::DeserializeOwned;
 use tower_service::Service;
 
 use super::{
-    Check, ExtractError, ExtractLayer, Extracted, Failure, NoCheck, Reask, Report,
-    answer::read,
-    layer::Settings,
+    Check, ExtractError, ExtractLayer, Extracted, Failure, NoCheck, Reask, Report, answer::read, layer::Settings,
 };
 use crate::gemini::{Content, GenerateContent, GenerateContentResponse};
 

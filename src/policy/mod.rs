@@ -33,8 +33,8 @@ pub mod hooks;
 pub mod keep;
 mod random;
 mod retry_policy;
-// pub mod stop;
-// pub mod wait;
+pub mod stop;
+pub mod wait;
 
 use std::time::Duration;
 

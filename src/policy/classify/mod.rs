@@ -29,3 +29,38 @@ pub trait Classify<Res, E> {
     /// permanent.
     fn classify(&self, outcome: &Result<Res, E>) -> Option<Class>;
 }
+
+impl Class {
+    /// A transient failure without a hint.
+    #[must_use]
+    pub const fn transient() -> Self {
+        Self::Transient { retry_after: None }
+    }
+
+    /// A throttled call, with the delay the server asked for, if it did.
+    #[must_use]
+    pub const fn throttled(retry_after: Option<Duration>) -> Self {
+        Self::Throttled { retry_after }
+    }
+
+    /// How long the server asked to be left alone, if it said so.
+    #[must_use]
+    pub const fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Transient { retry_after } | Self::Throttled { retry_after } => *retry_after,
+            Self::Success | Self::Permanent => None,
+        }
+    }
+
+    /// Whether this is anything but a success.
+    #[must_use]
+    pub const fn is_failure(&self) -> bool {
+        !matches!(self, Self::Success)
+    }
+
+    /// Whether another attempt may help: transient or throttled.
+    #[must_use]
+    pub const fn is_retryable(&self) -> bool {
+        matches!(self, Self::Transient { .. } | Self::Throttled { .. })
+    }
+}
