@@ -9,7 +9,11 @@ pub enum ErrorKind {
     InvalidRequest,
 }
 impl Error {
-    pub(super) fn invalid_request(_: &str) -> Self { Self(ErrorKind::InvalidRequest) }
+    pub(super) fn invalid_request(_: &str) -> Self {
+        Self(ErrorKind::InvalidRequest)
+    }
     /// k
-    pub fn kind(&self) -> ErrorKind { self.0 }
+    pub fn kind(&self) -> ErrorKind {
+        self.0
+    }
 }

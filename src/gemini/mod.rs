@@ -5,6 +5,6 @@ mod types;
 
 pub use error::{Error, ErrorKind};
 pub use types::{
-    Answer, BlockReason, Candidate, Content, FinishReason, FunctionCall, GenerateContent, GenerateContentResponse, NoAnswer,
-    Part, PromptFeedback, Role, Usage,
+    Answer, BlockReason, Candidate, Content, FinishReason, FunctionCall, GenerateContent, GenerateContentResponse,
+    NoAnswer, Part, PromptFeedback, Role, Usage,
 };

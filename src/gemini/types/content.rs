@@ -262,7 +262,8 @@ impl Part {
 
     /// Whether it says anything: thoughts, empty texts and bare signatures do not.
     pub(super) fn is_answer(&self) -> bool {
-        !self.is_thought() && (self.kind().is_some_and(|kind| kind != "text") || self.text().is_some_and(|t| !t.is_empty()))
+        !self.is_thought()
+            && (self.kind().is_some_and(|kind| kind != "text") || self.text().is_some_and(|t| !t.is_empty()))
     }
 }
 

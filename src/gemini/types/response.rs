@@ -294,9 +294,20 @@ impl Candidate {
         Err(match reason {
             Stop | Unspecified => return Ok(()),
             MaxTokens | Continuation => NoAnswer::Incomplete { reason: owned() },
-            Safety | Recitation | Language | Blocklist | ProhibitedContent | Spii | ImageSafety
-            | ImageProhibitedContent | ImageRecitation | ModelArmor => NoAnswer::Blocked { reason: owned() },
-            MalformedFunctionCall | MalformedResponse | UnexpectedToolCall | TooManyToolCalls
+            Safety
+            | Recitation
+            | Language
+            | Blocklist
+            | ProhibitedContent
+            | Spii
+            | ImageSafety
+            | ImageProhibitedContent
+            | ImageRecitation
+            | ModelArmor => NoAnswer::Blocked { reason: owned() },
+            MalformedFunctionCall
+            | MalformedResponse
+            | UnexpectedToolCall
+            | TooManyToolCalls
             | MissingThoughtSignature => NoAnswer::Malformed { reason: owned() },
             Unnamed | ImageOther | NoImage | Other(_) => NoAnswer::Failed { reason: owned() },
         })
@@ -393,7 +404,9 @@ impl NoAnswer {
         match self {
             Self::Empty => true,
             Self::Blocked { reason } => matches!(reason, Recitation | ImageRecitation),
-            Self::Malformed { reason } => matches!(reason, MalformedFunctionCall | MalformedResponse | UnexpectedToolCall),
+            Self::Malformed { reason } => {
+                matches!(reason, MalformedFunctionCall | MalformedResponse | UnexpectedToolCall)
+            }
             Self::Failed { reason } => matches!(reason, Unnamed | ImageOther | NoImage),
             Self::PromptBlocked { .. } | Self::Incomplete { .. } => false,
         }
@@ -411,7 +424,9 @@ impl fmt::Display for NoAnswer {
         // A name is short and upper-case; whatever else stands in its place is not repeated.
         let name = |reason: &FinishReason| plain(reason.as_str()).to_owned();
         match self {
-            Self::PromptBlocked { reason: Some(reason) } => write!(f, "the prompt was blocked ({})", plain(reason.as_str())),
+            Self::PromptBlocked { reason: Some(reason) } => {
+                write!(f, "the prompt was blocked ({})", plain(reason.as_str()))
+            }
             Self::PromptBlocked { reason: None } => f.write_str("the prompt was blocked"),
             Self::Blocked { reason } => write!(f, "the answer was blocked ({})", name(reason)),
             Self::Empty => f.write_str("the answer is empty"),
@@ -425,7 +440,8 @@ impl fmt::Display for NoAnswer {
 impl std::error::Error for NoAnswer {}
 
 fn plain(name: &str) -> &str {
-    let known = name.len() <= 64 && name.bytes().all(|byte| byte.is_ascii_uppercase() || byte.is_ascii_digit() || byte == b'_');
+    let known =
+        name.len() <= 64 && name.bytes().all(|byte| byte.is_ascii_uppercase() || byte.is_ascii_digit() || byte == b'_');
     if known { name } else { "a reason not known" }
 }
 
@@ -504,7 +520,8 @@ mod tests {
 
     #[test]
     fn debug_shows_no_answer() {
-        let response = response(r#"{"candidates":[{"finishMessage":"secret","content":{"parts":[{"text":"secret"}]}}]}"#);
+        let response =
+            response(r#"{"candidates":[{"finishMessage":"secret","content":{"parts":[{"text":"secret"}]}}]}"#);
         assert!(!format!("{response:?}").contains("secret"));
     }
 }
