@@ -1,5 +1,40 @@
 //! What an outcome means.
+//!
+//! A classifier sorts outcomes into [classes](Class) or has no opinion, and the next one is asked:
+//!
+//! ```
+//! use std::io;
+//! use tower_tenacity::classify::{self, Class, Classify};
+//!
+//! let classify = classify::permanent_if(classify::error_message_contains("certificate"))
+//!     .or(classify::throttled_if(classify::on_response(|status: &u16| *status == 429)))
+//!     .or(classify::retry_if(classify::error_type::<io::Error, _>()));
+//!
+//! assert_eq!(classify.classify(&Err(io::Error::other("bad certificate"))), Some(Class::Permanent));
+//! assert_eq!(classify.classify(&Err(io::Error::other("reset"))), Some(Class::transient()));
+//! assert_eq!(classify.classify(&Ok(429)), Some(Class::throttled(None)));
+//! assert_eq!(classify.classify(&Ok(200)), None);
+//! ```
+//!
+//! Which outcomes are meant is said by a [`Predicate`]: a closure, or one of the functions here, combined with `|`,
+//! `&` and `!`.
+
+mod classifier;
+mod predicate;
+mod source;
+
 use std::time::Duration;
+
+pub use classifier::{
+    By, Errors, Or, PermanentIf, RetryIf, SuccessIf, ThrottledIf, by, errors, permanent_if,
+    retry_if, success_if, throttled_if,
+};
+pub use predicate::{
+    All, Always, Any, ErrorMessage, ErrorType, Never, OnCause, OnError, OnResponse, Outcome,
+    Predicate, Unless, always, error_message, error_message_contains, error_type, never, on_cause,
+    on_error, on_response, outcome,
+};
+pub use source::{Boxed, ErrorChain, Typed};
 
 /// What an outcome is for the layers that act on it.
 ///

@@ -4,14 +4,35 @@
 //! [`exponential_jitter`], [`incrementing`], [`random()`], [`fixed`], [`none`], [`chain`], `+`), and one of our own,
 //! [`floored_jitter`], which is the default. [Full](Exponential::full_jitter) and
 //! [equal](Exponential::equal_jitter) jitter can be put on any of them.
+//!
+//! ```
+//! use std::time::Duration;
+//! use tower_tenacity::policy::wait;
+//!
+//! let seconds = Duration::from_secs;
+//! // 0 to 1, 0 to 2, 0 to 4, … 0 to 10 seconds.
+//! let wait = wait::exponential().max(seconds(10)).full_jitter();
+//! // tenacity: wait_fixed(3) + wait_random(0, 2)
+//! let wait = wait::fixed(seconds(3)) + wait::random(Duration::ZERO, seconds(2));
+//! ```
 
 mod basic;
+mod combine;
+mod exponential;
 mod floored;
 mod number;
 
 use std::{sync::Arc, time::Duration};
 
-pub use basic::{Fixed, fixed, none};
+pub use basic::{
+    Fixed, FromOutcome, Incrementing, RandomBetween, fixed, from_outcome, incrementing, none,
+    random,
+};
+pub use combine::{Chain, EqualJitter, FullJitter, Seeded, Sum, Then, chain};
+pub use exponential::{
+    Exponential, ExponentialJitter, RandomExponential, exponential, exponential_jitter,
+    random_exponential,
+};
 pub use floored::{FlooredJitter, floored_jitter};
 pub use number::InvalidWait;
 
