@@ -80,9 +80,7 @@ pub struct By<F> {
 
 impl<F> fmt::Debug for By<F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("By")
-            .field(&std::any::type_name::<F>())
-            .finish()
+        f.debug_tuple("By").field(&std::any::type_name::<F>()).finish()
     }
 }
 
@@ -118,9 +116,7 @@ pub struct Or<A, B> {
 
 impl<Res, E, A: Classify<Res, E>, B: Classify<Res, E>> Classify<Res, E> for Or<A, B> {
     fn classify(&self, outcome: &Result<Res, E>) -> Option<Class> {
-        self.first
-            .classify(outcome)
-            .or_else(|| self.second.classify(outcome))
+        self.first.classify(outcome).or_else(|| self.second.classify(outcome))
     }
 }
 

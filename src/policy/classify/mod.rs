@@ -26,13 +26,12 @@ mod source;
 use std::time::Duration;
 
 pub use classifier::{
-    By, Errors, Or, PermanentIf, RetryIf, SuccessIf, ThrottledIf, by, errors, permanent_if,
-    retry_if, success_if, throttled_if,
+    By, Errors, Or, PermanentIf, RetryIf, SuccessIf, ThrottledIf, by, errors, permanent_if, retry_if, success_if,
+    throttled_if,
 };
 pub use predicate::{
-    All, Always, Any, ErrorMessage, ErrorType, Never, OnCause, OnError, OnResponse, Outcome,
-    Predicate, Unless, always, error_message, error_message_contains, error_type, never, on_cause,
-    on_error, on_response, outcome,
+    All, Always, Any, ErrorMessage, ErrorType, Never, OnCause, OnError, OnResponse, Outcome, Predicate, Unless, always,
+    error_message, error_message_contains, error_type, never, on_cause, on_error, on_response, outcome,
 };
 pub use source::{Boxed, ErrorChain, Typed};
 

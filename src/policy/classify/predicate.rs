@@ -80,9 +80,7 @@ where
 /// ```
 #[must_use]
 pub const fn error_type<T: Error + 'static, M>() -> ErrorType<T, M> {
-    ErrorType {
-        marker: PhantomData,
-    }
+    ErrorType { marker: PhantomData }
 }
 
 /// An error of type `T`, or one that was caused by a `T`, for which the closure holds. Finds it as
@@ -102,28 +100,19 @@ where
     T: Error + 'static,
     F: Fn(&T) -> bool,
 {
-    OnCause {
-        condition,
-        marker: PhantomData,
-    }
+    OnCause { condition, marker: PhantomData }
 }
 
 /// An error that displays as exactly this (tenacity's `retry_if_exception_message(message=…)`).
 #[must_use]
 pub const fn error_message(message: &'static str) -> ErrorMessage {
-    ErrorMessage {
-        message,
-        exact: true,
-    }
+    ErrorMessage { message, exact: true }
 }
 
 /// An error whose display contains this (where tenacity has `retry_if_exception_message(match=…)`).
 #[must_use]
 pub const fn error_message_contains(part: &'static str) -> ErrorMessage {
-    ErrorMessage {
-        message: part,
-        exact: false,
-    }
+    ErrorMessage { message: part, exact: false }
 }
 
 /// Any outcome, successes included (tenacity's `retry_always`).
@@ -189,9 +178,7 @@ impl<T, M> Copy for ErrorType<T, M> {}
 
 impl<Res, E: ErrorChain<M>, T: Error + 'static, M> Predicate<Res, E> for ErrorType<T, M> {
     fn test(&self, outcome: &Result<Res, E>) -> bool {
-        outcome
-            .as_ref()
-            .is_err_and(|error| any_cause(error.outermost(), |_: &T| true))
+        outcome.as_ref().is_err_and(|error| any_cause(error.outermost(), |_: &T| true))
     }
 }
 
@@ -203,10 +190,7 @@ pub struct OnCause<T, M, F> {
 
 impl<T, M, F: Clone> Clone for OnCause<T, M, F> {
     fn clone(&self) -> Self {
-        Self {
-            condition: self.condition.clone(),
-            marker: PhantomData,
-        }
+        Self { condition: self.condition.clone(), marker: PhantomData }
     }
 }
 
@@ -219,9 +203,7 @@ where
     F: Fn(&T) -> bool,
 {
     fn test(&self, outcome: &Result<Res, E>) -> bool {
-        outcome
-            .as_ref()
-            .is_err_and(|error| any_cause(error.outermost(), &self.condition))
+        outcome.as_ref().is_err_and(|error| any_cause(error.outermost(), &self.condition))
     }
 }
 
@@ -236,11 +218,7 @@ impl<Res, E: fmt::Display> Predicate<Res, E> for ErrorMessage {
     fn test(&self, outcome: &Result<Res, E>) -> bool {
         outcome.as_ref().is_err_and(|error| {
             let message = error.to_string();
-            if self.exact {
-                message == self.message
-            } else {
-                message.contains(self.message)
-            }
+            if self.exact { message == self.message } else { message.contains(self.message) }
         })
     }
 }

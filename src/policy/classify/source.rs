@@ -38,10 +38,7 @@ impl ErrorChain<Boxed> for Box<dyn Error> {
 }
 
 /// Whether an error of type `T` for which `test` holds is anywhere in the chain of causes.
-pub(super) fn any_cause<T: Error + 'static>(
-    outermost: &(dyn Error + 'static),
-    test: impl Fn(&T) -> bool,
-) -> bool {
+pub(super) fn any_cause<T: Error + 'static>(outermost: &(dyn Error + 'static), test: impl Fn(&T) -> bool) -> bool {
     std::iter::successors(Some(outermost), |error| cause(*error)).any(|error| {
         error
             .downcast_ref::<T>()
@@ -54,10 +51,7 @@ pub(super) fn any_cause<T: Error + 'static>(
 
 fn cause<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a (dyn Error + 'static)> {
     // The source of an `io::Error` is the source of the error inside it, which is thereby skipped.
-    match error
-        .downcast_ref::<io::Error>()
-        .and_then(io::Error::get_ref)
-    {
+    match error.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
         Some(inner) => Some(inner),
         None => error.source(),
     }

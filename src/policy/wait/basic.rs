@@ -41,12 +41,7 @@ pub const fn random(min: Duration, max: Duration) -> RandomBetween {
 /// ```
 #[must_use]
 pub const fn incrementing() -> Incrementing {
-    Incrementing {
-        start: Duration::ZERO,
-        step: Duration::from_secs(100),
-        max: MAX_WAIT,
-        shrinks: false,
-    }
+    Incrementing { start: Duration::ZERO, step: Duration::from_secs(100), max: MAX_WAIT, shrinks: false }
 }
 
 /// Whatever the closure makes of the attempt and its outcome (tenacity's `wait_exception`, or any function given as
@@ -151,11 +146,7 @@ impl Default for Incrementing {
 
 impl<Res, E> Wait<Res, E> for Incrementing {
     fn delay(&self, attempt: &Attempt, _: Class, _: &Result<Res, E>, _: &mut Random) -> Duration {
-        let step = if self.shrinks {
-            -seconds(self.step)
-        } else {
-            seconds(self.step)
-        };
+        let step = if self.shrinks { -seconds(self.step) } else { seconds(self.step) };
         duration(seconds(self.start) + step * f64::from(attempt.number() - 1)).min(self.max)
     }
 }
@@ -168,9 +159,7 @@ pub struct FromOutcome<F> {
 
 impl<F> fmt::Debug for FromOutcome<F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("FromOutcome")
-            .field(&std::any::type_name::<F>())
-            .finish()
+        f.debug_tuple("FromOutcome").field(&std::any::type_name::<F>()).finish()
     }
 }
 
@@ -178,13 +167,7 @@ impl<Res, E, F> Wait<Res, E> for FromOutcome<F>
 where
     F: Fn(&Attempt, &Result<Res, E>) -> Duration,
 {
-    fn delay(
-        &self,
-        attempt: &Attempt,
-        _: Class,
-        outcome: &Result<Res, E>,
-        _: &mut Random,
-    ) -> Duration {
+    fn delay(&self, attempt: &Attempt, _: Class, outcome: &Result<Res, E>, _: &mut Random) -> Duration {
         (self.f)(attempt, outcome)
     }
 

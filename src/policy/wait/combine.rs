@@ -8,8 +8,8 @@ use std::{
 };
 
 use super::{
-    Exponential, ExponentialJitter, Fixed, FlooredJitter, FromOutcome, Incrementing, RandomBetween,
-    RandomExponential, Wait,
+    Exponential, ExponentialJitter, Fixed, FlooredJitter, FromOutcome, Incrementing, RandomBetween, RandomExponential,
+    Wait,
 };
 use crate::policy::{Attempt, Random, classify::Class};
 
@@ -48,23 +48,12 @@ impl<W> Chain<W> {
     #[must_use]
     pub const fn then<T>(self, times: u32, wait: T) -> Then<Self, T> {
         let until = self.times;
-        Then {
-            head: self,
-            wait,
-            until,
-            times,
-        }
+        Then { head: self, wait, until, times }
     }
 }
 
 impl<Res, E, W: Wait<Res, E>> Wait<Res, E> for Chain<W> {
-    fn delay(
-        &self,
-        attempt: &Attempt,
-        class: Class,
-        outcome: &Result<Res, E>,
-        random: &mut Random,
-    ) -> Duration {
+    fn delay(&self, attempt: &Attempt, class: Class, outcome: &Result<Res, E>, random: &mut Random) -> Duration {
         self.wait.delay(attempt, class, outcome, random)
     }
 
@@ -92,23 +81,12 @@ impl<H, W> Then<H, W> {
     #[must_use]
     pub const fn then<T>(self, times: u32, wait: T) -> Then<Self, T> {
         let until = self.until.saturating_add(self.times);
-        Then {
-            head: self,
-            wait,
-            until,
-            times,
-        }
+        Then { head: self, wait, until, times }
     }
 }
 
 impl<Res, E, H: Wait<Res, E>, W: Wait<Res, E>> Wait<Res, E> for Then<H, W> {
-    fn delay(
-        &self,
-        attempt: &Attempt,
-        class: Class,
-        outcome: &Result<Res, E>,
-        random: &mut Random,
-    ) -> Duration {
+    fn delay(&self, attempt: &Attempt, class: Class, outcome: &Result<Res, E>, random: &mut Random) -> Duration {
         if attempt.number() <= self.until {
             self.head.delay(attempt, class, outcome, random)
         } else {
@@ -133,13 +111,7 @@ pub struct Sum<A, B> {
 }
 
 impl<Res, E, A: Wait<Res, E>, B: Wait<Res, E>> Wait<Res, E> for Sum<A, B> {
-    fn delay(
-        &self,
-        attempt: &Attempt,
-        class: Class,
-        outcome: &Result<Res, E>,
-        random: &mut Random,
-    ) -> Duration {
+    fn delay(&self, attempt: &Attempt, class: Class, outcome: &Result<Res, E>, random: &mut Random) -> Duration {
         let first = self.first.delay(attempt, class, outcome, random);
         first.saturating_add(self.second.delay(attempt, class, outcome, random))
     }
@@ -160,13 +132,7 @@ pub struct FullJitter<W> {
 }
 
 impl<Res, E, W: Wait<Res, E>> Wait<Res, E> for FullJitter<W> {
-    fn delay(
-        &self,
-        attempt: &Attempt,
-        class: Class,
-        outcome: &Result<Res, E>,
-        random: &mut Random,
-    ) -> Duration {
+    fn delay(&self, attempt: &Attempt, class: Class, outcome: &Result<Res, E>, random: &mut Random) -> Duration {
         let delay = self.wait.delay(attempt, class, outcome, random);
         random.between(Duration::ZERO, delay)
     }
@@ -187,13 +153,7 @@ pub struct EqualJitter<W> {
 }
 
 impl<Res, E, W: Wait<Res, E>> Wait<Res, E> for EqualJitter<W> {
-    fn delay(
-        &self,
-        attempt: &Attempt,
-        class: Class,
-        outcome: &Result<Res, E>,
-        random: &mut Random,
-    ) -> Duration {
+    fn delay(&self, attempt: &Attempt, class: Class, outcome: &Result<Res, E>, random: &mut Random) -> Duration {
         let delay = self.wait.delay(attempt, class, outcome, random);
         random.between(delay / 2, delay)
     }
@@ -217,13 +177,7 @@ pub struct Seeded<W> {
 }
 
 impl<Res, E, W: Wait<Res, E>> Wait<Res, E> for Seeded<W> {
-    fn delay(
-        &self,
-        attempt: &Attempt,
-        class: Class,
-        outcome: &Result<Res, E>,
-        random: &mut Random,
-    ) -> Duration {
+    fn delay(&self, attempt: &Attempt, class: Class, outcome: &Result<Res, E>, random: &mut Random) -> Duration {
         self.wait.delay(attempt, class, outcome, random)
     }
 
@@ -234,10 +188,7 @@ impl<Res, E, W: Wait<Res, E>> Wait<Res, E> for Seeded<W> {
     fn random(&self) -> Random {
         // SplitMix64 (Steele, Lea, Flood 2014): streams of neighbouring numbers must not resemble each other.
         const GAMMA: u64 = 0x9e37_79b9_7f4a_7c15;
-        let mut z = self
-            .next
-            .fetch_add(GAMMA, Ordering::Relaxed)
-            .wrapping_add(GAMMA);
+        let mut z = self.next.fetch_add(GAMMA, Ordering::Relaxed).wrapping_add(GAMMA);
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         Random::seeded(z ^ (z >> 31))

@@ -27,12 +27,7 @@ use crate::policy::{Attempt, Random, classify::Class};
 /// ```
 #[must_use]
 pub const fn exponential() -> Exponential {
-    Exponential {
-        multiplier: Duration::from_secs(1),
-        exp_base: 2.0,
-        min: Duration::ZERO,
-        max: MAX_WAIT,
-    }
+    Exponential { multiplier: Duration::from_secs(1), exp_base: 2.0, min: Duration::ZERO, max: MAX_WAIT }
 }
 
 /// Full jitter below an exponential ceiling (tenacity's `wait_random_exponential`): drawn uniformly between `min` and
@@ -42,9 +37,7 @@ pub const fn exponential() -> Exponential {
 /// the same moment. [`floored_jitter`](super::floored_jitter) does not have that flaw.
 #[must_use]
 pub const fn random_exponential() -> RandomExponential {
-    RandomExponential {
-        ceiling: exponential(),
-    }
+    RandomExponential { ceiling: exponential() }
 }
 
 /// Exponential backoff with a random amount added (tenacity's `wait_exponential_jitter`): after attempt `n`, the first being 1,
@@ -53,10 +46,7 @@ pub const fn random_exponential() -> RandomExponential {
 /// As in tenacity, the maximum applies after the draw, so that nothing is random once it is reached.
 #[must_use]
 pub const fn exponential_jitter() -> ExponentialJitter {
-    ExponentialJitter {
-        exponential: exponential(),
-        jitter: Duration::from_secs(1),
-    }
+    ExponentialJitter { exponential: exponential(), jitter: Duration::from_secs(1) }
 }
 
 /// Exponential backoff; made by [`exponential`].
@@ -96,13 +86,7 @@ pub struct RandomExponential {
 }
 
 impl<Res, E> Wait<Res, E> for RandomExponential {
-    fn delay(
-        &self,
-        attempt: &Attempt,
-        _: Class,
-        _: &Result<Res, E>,
-        random: &mut Random,
-    ) -> Duration {
+    fn delay(&self, attempt: &Attempt, _: Class, _: &Result<Res, E>, random: &mut Random) -> Duration {
         random.between(self.ceiling.min, self.ceiling.after(attempt.number()))
     }
 }
@@ -130,19 +114,10 @@ impl ExponentialJitter {
 }
 
 impl<Res, E> Wait<Res, E> for ExponentialJitter {
-    fn delay(
-        &self,
-        attempt: &Attempt,
-        _: Class,
-        _: &Result<Res, E>,
-        random: &mut Random,
-    ) -> Duration {
+    fn delay(&self, attempt: &Attempt, _: Class, _: &Result<Res, E>, random: &mut Random) -> Duration {
         let power = self.exponential.power(attempt.number());
-        let jitter = if power < self.exponential.max {
-            random.between(Duration::ZERO, self.jitter)
-        } else {
-            Duration::ZERO
-        };
+        let jitter =
+            if power < self.exponential.max { random.between(Duration::ZERO, self.jitter) } else { Duration::ZERO };
         self.exponential.bound(power.saturating_add(jitter))
     }
 }

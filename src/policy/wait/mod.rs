@@ -24,14 +24,10 @@ mod number;
 
 use std::{sync::Arc, time::Duration};
 
-pub use basic::{
-    Fixed, FromOutcome, Incrementing, RandomBetween, fixed, from_outcome, incrementing, none,
-    random,
-};
+pub use basic::{Fixed, FromOutcome, Incrementing, RandomBetween, fixed, from_outcome, incrementing, none, random};
 pub use combine::{Chain, EqualJitter, FullJitter, Seeded, Sum, Then, chain};
 pub use exponential::{
-    Exponential, ExponentialJitter, RandomExponential, exponential, exponential_jitter,
-    random_exponential,
+    Exponential, ExponentialJitter, RandomExponential, exponential, exponential_jitter, random_exponential,
 };
 pub use floored::{FlooredJitter, floored_jitter};
 pub use number::InvalidWait;
