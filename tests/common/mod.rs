@@ -1,5 +1,5 @@
 //! What several tests need: a service that checks its contract.
-#![allow(dead_code)]
+#![allow(dead_code, unreachable_pub)]
 
 use std::{
     future::{Ready, ready},
