@@ -1,10 +1,36 @@
 //! A Gemini client as a tower service.
+//!
+//! [`Gemini`] takes a [`GenerateContent`] and returns a [`GenerateContentResponse`] or an [`Error`], one HTTP request for
+//! one call. It goes to the bottom of a stack; what surrounds it decides about retries ([`classify`] tells which failures
+//! deserve one), cool-down and time:
+//!
+//! ```no_run
+//! use tower::ServiceExt;
+//! use tower_tenacity::gemini::{Gemini, GenerateContent};
+//!
+//! # async fn ask() -> Result<(), Box<dyn std::error::Error>> {
+//! let gemini = Gemini::from_env()?;
+//! let response = gemini.oneshot(GenerateContent::new("gemini-2.5-flash").text("The capital of France?")).await?;
+//! println!("{}", response.text()?);
+//! # Ok(()) }
+//! ```
+//!
+//! A response need not hold an answer: the prompt may be blocked, the answer cut off or empty.
+//! [`GenerateContentResponse::answer`] tells before anything is parsed, and [`NoAnswer`] says what came instead.
 
+mod classify;
+mod client;
 mod error;
+mod transport;
 mod types;
 
-pub use error::{Error, ErrorKind};
+pub use classify::{Classifier, classify};
+pub use client::{Gemini, ResponseFuture};
+pub use error::{Detail, Error, ErrorKind, FieldViolation, HelpLink, QuotaViolation, RpcStatus};
+pub use transport::{HttpClient, HttpClientBuilder, HttpFuture, RequestBody, ResponseBody, TransportError};
 pub use types::{
     Answer, BlockReason, Candidate, Content, FinishReason, FunctionCall, GenerateContent, GenerateContentResponse,
     NoAnswer, Part, PromptFeedback, Role, Usage,
 };
+
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
