@@ -159,7 +159,7 @@ impl Stop for BeforeDelay {
     }
 }
 
-/// Never stops; made by [`never`].
+/// Never stops; made by [`never()`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Never;
 

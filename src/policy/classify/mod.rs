@@ -10,10 +10,11 @@
 //!     .or(classify::throttled_if(classify::on_response(|status: &u16| *status == 429)))
 //!     .or(classify::retry_if(classify::error_type::<io::Error, _>()));
 //!
-//! assert_eq!(classify.classify(&Err(io::Error::other("bad certificate"))), Some(Class::Permanent));
-//! assert_eq!(classify.classify(&Err(io::Error::other("reset"))), Some(Class::transient()));
-//! assert_eq!(classify.classify(&Ok(429)), Some(Class::throttled(None)));
-//! assert_eq!(classify.classify(&Ok(200)), None);
+//! let class = |outcome: Result<u16, io::Error>| classify.classify(&outcome);
+//! assert_eq!(class(Err(io::Error::other("bad certificate"))), Some(Class::Permanent));
+//! assert_eq!(class(Err(io::Error::other("reset"))), Some(Class::transient()));
+//! assert_eq!(class(Ok(429)), Some(Class::throttled(None)));
+//! assert_eq!(class(Ok(200)), None);
 //! ```
 //!
 //! Which outcomes are meant is said by a [`Predicate`]: a closure, or one of the functions here, combined with `|`,

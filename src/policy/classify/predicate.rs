@@ -233,7 +233,7 @@ impl<Res, E> Predicate<Res, E> for Always {
     }
 }
 
-/// No outcome; made by [`never`].
+/// No outcome; made by [`never()`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Never;
 
