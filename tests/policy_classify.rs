@@ -53,18 +53,9 @@ fn a_cause_is_found_wherever_it_hides() {
         let text = format!("{error:?}");
         let outcome: Result<(), Outer> = Err(error);
         assert!(classify::error_type::<Root, _>().test(&outcome), "{text}");
-        assert!(
-            classify::on_cause(|root: &Root| root.0 == 7).test(&outcome),
-            "{text}"
-        );
-        assert!(
-            !classify::on_cause(|root: &Root| root.0 == 8).test(&outcome),
-            "{text}"
-        );
-        assert!(
-            !classify::error_type::<fmt::Error, _>().test(&outcome),
-            "{text}"
-        );
+        assert!(classify::on_cause(|root: &Root| root.0 == 7).test(&outcome), "{text}");
+        assert!(!classify::on_cause(|root: &Root| root.0 == 8).test(&outcome), "{text}");
+        assert!(!classify::error_type::<fmt::Error, _>().test(&outcome), "{text}");
     }
 }
 
@@ -104,19 +95,10 @@ fn the_error_type_is_inferred_through_a_classifier() {
         classify::retry_if(classify::error_type::<Root, _>() & !classify::error_message("root 2"))
             .or(classify::permanent_if(classify::always())),
     );
-    assert_eq!(
-        layer::<BoxError, _>(&boxed, Root(1).into()),
-        Some(Class::transient())
-    );
-    assert_eq!(
-        layer::<BoxError, _>(&boxed, Root(2).into()),
-        Some(Class::Permanent)
-    );
+    assert_eq!(layer::<BoxError, _>(&boxed, Root(1).into()), Some(Class::transient()));
+    assert_eq!(layer::<BoxError, _>(&boxed, Root(2).into()), Some(Class::Permanent));
 
-    let policy =
-        Policy(classify::errors()).classify(classify::retry_if(|outcome: &Result<_, Root>| {
-            outcome.is_err()
-        }));
+    let policy = Policy(classify::errors()).classify(classify::retry_if(|outcome: &Result<_, Root>| outcome.is_err()));
     assert_eq!(layer(&policy, Root(1)), Some(Class::transient()));
 }
 
@@ -144,46 +126,25 @@ fn messages_match_exactly_or_in_part() {
 #[test]
 fn the_first_opinion_wins() {
     let classify = classify::success_if(classify::on_error(|root: &Root| root.0 == 404))
-        .or(classify::throttled_if(classify::on_response(|n: &u16| {
-            *n == 429
-        })))
+        .or(classify::throttled_if(classify::on_response(|n: &u16| *n == 429)))
         .or(classify::by(|outcome: &Result<u16, Root>| match outcome {
-            Err(Root(n @ 500..)) => {
-                Some(Class::throttled(Some(Duration::from_secs(u64::from(*n)))))
-            }
+            Err(Root(n @ 500..)) => Some(Class::throttled(Some(Duration::from_secs(u64::from(*n))))),
             _ => None,
         }))
         .or(classify::errors());
     assert_eq!(classified(&classify, &Err(Root(404))), Some(Class::Success));
-    assert_eq!(
-        classified(&classify, &Ok(429)),
-        Some(Class::throttled(None))
-    );
-    assert_eq!(
-        classified(&classify, &Err(Root(503))),
-        Some(Class::throttled(Some(Duration::from_secs(503))))
-    );
-    assert_eq!(
-        classified(&classify, &Err(Root(1))),
-        Some(Class::transient())
-    );
+    assert_eq!(classified(&classify, &Ok(429)), Some(Class::throttled(None)));
+    assert_eq!(classified(&classify, &Err(Root(503))), Some(Class::throttled(Some(Duration::from_secs(503)))));
+    assert_eq!(classified(&classify, &Err(Root(1))), Some(Class::transient()));
     assert_eq!(classified(&classify, &Ok(200)), Some(Class::Success));
 }
 
 #[test]
 fn a_closure_may_always_have_an_opinion() {
-    let classify = classify::by(|outcome: &Result<(), ()>| {
-        if outcome.is_ok() {
-            Class::Success
-        } else {
-            Class::Permanent
-        }
-    });
+    let classify =
+        classify::by(|outcome: &Result<(), ()>| if outcome.is_ok() { Class::Success } else { Class::Permanent });
     assert_eq!(classified(&classify, &Err(())), Some(Class::Permanent));
-    assert_eq!(
-        classified(&classify::retry_if(classify::never()), &Err::<(), ()>(())),
-        None
-    );
+    assert_eq!(classified(&classify::retry_if(classify::never()), &Err::<(), ()>(())), None);
 }
 
 #[test]

@@ -66,10 +66,7 @@ fn conditions_nest() {
     let stop = stop | stop;
     assert!(!stop.should_stop(&at(5, Duration::ZERO), Duration::ZERO));
     assert!(stop.should_stop(&at(5, SECOND), Duration::ZERO));
-    assert!(stop.should_stop(
-        &at(5, Duration::ZERO).with_waited(2 * SECOND),
-        Duration::ZERO
-    ));
+    assert!(stop.should_stop(&at(5, Duration::ZERO).with_waited(2 * SECOND), Duration::ZERO));
     assert!(!stop.should_stop(&at(4, SECOND), Duration::ZERO));
     assert!(format!("{stop:?}").contains("AfterAttempt"));
 }

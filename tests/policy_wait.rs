@@ -38,12 +38,7 @@ fn the_numbers_are_those_of_tenacity() {
         let base = || second.parse().expect("a float");
         let wait: Box<dyn Wait<(), ()>> = match kind {
             "exponential" => Box::new(
-                wait::exponential()
-                    .multiplier(nanos(first))
-                    .exp_base(base())
-                    .expect("valid")
-                    .min(min)
-                    .max(max),
+                wait::exponential().multiplier(nanos(first)).exp_base(base()).expect("valid").min(min).max(max),
             ),
             "exponential_jitter" => Box::new(
                 wait::exponential_jitter()
@@ -88,14 +83,8 @@ fn the_numbers_are_those_of_tenacity() {
 
 #[test]
 fn the_defaults_are_those_of_tenacity() {
-    assert_eq!(
-        [1, 2, 3, 11].map(|number| delay(&wait::exponential(), number).as_secs()),
-        [1, 2, 4, 1024]
-    );
-    assert_eq!(
-        [1, 2, 3].map(|number| delay(&wait::incrementing(), number).as_secs()),
-        [0, 100, 200]
-    );
+    assert_eq!([1, 2, 3, 11].map(|number| delay(&wait::exponential(), number).as_secs()), [1, 2, 4, 1024]);
+    assert_eq!([1, 2, 3].map(|number| delay(&wait::incrementing(), number).as_secs()), [0, 100, 200]);
     assert_eq!(delay(&wait::none(), 9), Duration::ZERO);
     for number in 1..100 {
         let additive = delay(&wait::exponential_jitter(), number);
@@ -108,19 +97,11 @@ fn the_defaults_are_those_of_tenacity() {
 #[test]
 fn the_default_wait_keeps_its_table() {
     for number in (1..=70).chain([1000, u32::MAX]) {
-        for (class, floor) in [
-            (Class::transient(), 100 * MILLISECOND),
-            (Class::throttled(None), SECOND),
-        ] {
-            let ceiling = floor
-                .saturating_mul(2u32.saturating_pow(number))
-                .min(20 * SECOND);
+        for (class, floor) in [(Class::transient(), 100 * MILLISECOND), (Class::throttled(None), SECOND)] {
+            let ceiling = floor.saturating_mul(2u32.saturating_pow(number)).min(20 * SECOND);
             for _ in 0..20 {
                 let delay = delay_as(&wait::floored_jitter(), number, class);
-                assert!(
-                    delay >= floor && delay <= ceiling,
-                    "{delay:?} after attempt {number}"
-                );
+                assert!(delay >= floor && delay <= ceiling, "{delay:?} after attempt {number}");
             }
         }
     }
@@ -138,9 +119,7 @@ fn bounds_may_come_in_either_order() {
 fn a_chain_needs_no_care() {
     let wait = wait::chain(0, wait::fixed(SECOND)).then(0, wait::fixed(2 * SECOND));
     assert_eq!(delay(&wait, 1), 2 * SECOND);
-    let wait = wait::chain(u32::MAX, wait::fixed(SECOND))
-        .then(u32::MAX, wait::none())
-        .then(1, wait::none());
+    let wait = wait::chain(u32::MAX, wait::fixed(SECOND)).then(u32::MAX, wait::none()).then(1, wait::none());
     assert_eq!(delay(&wait, u32::MAX), SECOND);
     assert_eq!(delay(&wait::chain(0, wait::fixed(SECOND)), 9), SECOND);
 }
@@ -150,17 +129,10 @@ fn a_wait_can_look_at_the_outcome() {
     let wait = wait::from_outcome(|attempt, outcome: &Result<u64, ()>| {
         SECOND * attempt.number() + Duration::from_secs(outcome.unwrap_or(7))
     }) + wait::fixed(SECOND);
-    let delay = wait.delay(
-        &Attempt::new(2),
-        Class::transient(),
-        &Ok(40),
-        &mut Random::from_thread(),
-    );
+    let delay = wait.delay(&Attempt::new(2), Class::transient(), &Ok(40), &mut Random::from_thread());
     assert_eq!(delay, 43 * SECOND);
     assert!(Wait::<u64, ()>::is_timed(&wait));
-    assert!(!Wait::<(), ()>::is_timed(
-        &wait::floored_jitter().equal_jitter()
-    ));
+    assert!(!Wait::<(), ()>::is_timed(&wait::floored_jitter().equal_jitter()));
 }
 
 #[test]
@@ -179,10 +151,7 @@ fn jitter_survives_at_the_cap() {
     let floored = wait::floored_jitter();
     let delays: HashSet<_> = (0..32).map(|_| delay(&floored, 1000)).collect();
     assert!(delays.len() >= 31);
-    assert!(
-        delays.iter().any(|delay| *delay < 15 * SECOND)
-            && delays.iter().any(|delay| *delay > 5 * SECOND)
-    );
+    assert!(delays.iter().any(|delay| *delay < 15 * SECOND) && delays.iter().any(|delay| *delay > 5 * SECOND));
 
     let full = wait::exponential().max(10 * SECOND).full_jitter();
     let equal = wait::exponential().max(10 * SECOND).equal_jitter();
@@ -196,18 +165,11 @@ fn jitter_survives_at_the_cap() {
 fn calls_that_fail_together_come_back_apart() {
     for base in [1.0, 1.001, 1.5, 2.0, 10.0, 1e300] {
         for multiplier in [MILLISECOND, SECOND, 20 * SECOND, 3600 * SECOND] {
-            let wait = wait::floored_jitter()
-                .transient(multiplier)
-                .throttled(multiplier)
-                .exp_base(base)
-                .expect("valid");
+            let wait =
+                wait::floored_jitter().transient(multiplier).throttled(multiplier).exp_base(base).expect("valid");
             for class in [Class::transient(), Class::throttled(None)] {
                 let delays: HashSet<_> = (0..32).map(|_| delay_as(&wait, 1, class)).collect();
-                assert!(
-                    delays.len() >= 31,
-                    "{} of 32 at {multiplier:?}, {base}",
-                    delays.len()
-                );
+                assert!(delays.len() >= 31, "{} of 32 at {multiplier:?}, {base}", delays.len());
             }
         }
     }
@@ -218,9 +180,7 @@ fn a_seed_repeats_exactly_and_calls_do_not_share_it() {
     let run = |seed| {
         let wait = wait::floored_jitter().seed(seed);
         let copy = wait.clone();
-        (1..50)
-            .flat_map(|number| [delay(&wait, number), delay(&copy, number)])
-            .collect::<Vec<_>>()
+        (1..50).flat_map(|number| [delay(&wait, number), delay(&copy, number)]).collect::<Vec<_>>()
     };
     assert_eq!(run(7), run(7));
     assert_ne!(run(7), run(8));
@@ -234,15 +194,10 @@ fn a_seed_repeats_exactly_and_calls_do_not_share_it() {
 #[test]
 fn a_seed_reaches_every_part_of_a_combination() {
     let run = || {
-        let wait = wait::chain(
-            2,
-            wait::random(SECOND, 2 * SECOND) + wait::floored_jitter().seed(3),
-        )
-        .then(1, wait::exponential().full_jitter())
-        .equal_jitter();
-        (1..20)
-            .map(|number| delay(&wait, number))
-            .collect::<Vec<_>>()
+        let wait = wait::chain(2, wait::random(SECOND, 2 * SECOND) + wait::floored_jitter().seed(3))
+            .then(1, wait::exponential().full_jitter())
+            .equal_jitter();
+        (1..20).map(|number| delay(&wait, number)).collect::<Vec<_>>()
     };
     assert_eq!(run(), run());
 }
