@@ -1,5 +1,6 @@
 //! Retries for any tower service.
 #![cfg_attr(docsrs, feature(doc_cfg))]
+#![cfg_attr(not(test), warn(clippy::unwrap_used))]
 
 #[cfg(feature = "extract")]
 pub mod extract;

@@ -43,8 +43,7 @@ async fn each_attempt_is_preceded_by_exactly_one_readiness() {
 async fn the_instance_that_was_polled_ready_is_the_one_called() {
     // `Strict` panics otherwise; a clone starts out unready.
     let inner = Strict::failing(0);
-    let mut service = RetryLayer::new(every_second());
-    let mut service = tower::Layer::layer(&mut service, inner).clone();
+    let mut service = tower::Layer::layer(&RetryLayer::new(every_second()), inner).clone();
     assert_eq!(call(&mut service, ()).await.unwrap(), 1);
 }
 

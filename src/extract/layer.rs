@@ -14,11 +14,13 @@ pub struct ExtractLayer<T, C = NoCheck> {
     pub(super) value: PhantomData<fn() -> T>,
 }
 
+type OnReask = Arc<dyn Fn(&Reask<'_>) + Send + Sync>;
+
 #[derive(Clone)]
 pub(super) struct Settings {
     pub(super) schema: Arc<Result<Schema, SchemaError>>,
     pub(super) reasks: u32,
-    pub(super) on_reask: Option<Arc<dyn Fn(&Reask<'_>) + Send + Sync>>,
+    pub(super) on_reask: Option<OnReask>,
 }
 
 impl<T: JsonSchema + DeserializeOwned> ExtractLayer<T> {

@@ -21,12 +21,14 @@
 mod classify;
 mod client;
 mod error;
+mod policy;
 mod transport;
 mod types;
 
 pub use classify::{Classifier, classify};
 pub use client::{Gemini, ResponseFuture};
 pub use error::{Detail, Error, ErrorKind, FieldViolation, HelpLink, QuotaViolation, RpcStatus};
+pub use policy::{Policy, policy};
 pub use transport::{HttpClient, HttpClientBuilder, HttpFuture, RequestBody, ResponseBody, TransportError};
 pub use types::{
     Answer, BlockReason, Candidate, Content, FinishReason, FunctionCall, GenerateContent, GenerateContentResponse,
