@@ -34,7 +34,9 @@ pub struct Classifier {
 /// ```
 #[must_use]
 pub const fn classify() -> Classifier {
-    Classifier { retry_exhausted_quota: false }
+    Classifier {
+        retry_exhausted_quota: false,
+    }
 }
 
 impl Classifier {
@@ -54,7 +56,9 @@ impl Classifier {
             ErrorKind::Transport => Class::Transient { retry_after },
             ErrorKind::Decode if error.is_truncated() => Class::Transient { retry_after },
             ErrorKind::Api => match error.status().map(|status| status.as_u16()) {
-                Some(429) if error.is_quota_exhausted() && !self.retry_exhausted_quota => Class::Permanent,
+                Some(429) if error.is_quota_exhausted() && !self.retry_exhausted_quota => {
+                    Class::Permanent
+                }
                 Some(429) => Class::Throttled { retry_after },
                 Some(408 | 499 | 500 | 502 | 503 | 504) => Class::Transient { retry_after },
                 _ => Class::Permanent,
@@ -107,16 +111,30 @@ mod tests {
     fn statuses_mean_what_the_table_says() {
         let none = None;
         for status in [408, 499, 500, 502, 503, 504] {
-            assert_eq!(classify().class_of(&failure(status, "m")), Class::Transient { retry_after: none }, "{status}");
+            assert_eq!(
+                classify().class_of(&failure(status, "m")),
+                Class::Transient { retry_after: none },
+                "{status}"
+            );
         }
         for status in [301, 400, 401, 403, 404, 413, 501] {
-            assert_eq!(classify().class_of(&failure(status, "m")), Class::Permanent, "{status}");
+            assert_eq!(
+                classify().class_of(&failure(status, "m")),
+                Class::Permanent,
+                "{status}"
+            );
         }
         let retry_after = Some(Duration::from_secs(4));
-        assert_eq!(classify().class_of(&failure(429, "retry in 4s")), Class::Throttled { retry_after });
+        assert_eq!(
+            classify().class_of(&failure(429, "retry in 4s")),
+            Class::Throttled { retry_after }
+        );
         let gone = failure(429, "limit: 0, retry in 4s");
         assert_eq!(classify().class_of(&gone), Class::Permanent);
-        assert_eq!(classify().retry_exhausted_quota(true).class_of(&gone), Class::Throttled { retry_after });
+        assert_eq!(
+            classify().retry_exhausted_quota(true).class_of(&gone),
+            Class::Throttled { retry_after }
+        );
     }
 
     #[test]
@@ -124,22 +142,43 @@ mod tests {
         let lost = || BoxError::from("reset");
         let transient = Class::Transient { retry_after: None };
         assert_eq!(classify().class_of(&Error::transport(lost())), transient);
-        assert_eq!(classify().class_of(&Error::cut_off(StatusCode::OK, lost())), transient);
-        let decode = |body: &[u8]| error::decode(StatusCode::OK, &HeaderMap::new(), body, "key").expect_err("no answer");
-        assert_eq!(classify().class_of(&decode(b"{\"candidates\":[")), transient);
+        assert_eq!(
+            classify().class_of(&Error::cut_off(StatusCode::OK, lost())),
+            transient
+        );
+        let decode = |body: &[u8]| {
+            error::decode(StatusCode::OK, &HeaderMap::new(), body, "key").expect_err("no answer")
+        };
+        assert_eq!(
+            classify().class_of(&decode(b"{\"candidates\":[")),
+            transient
+        );
         assert_eq!(classify().class_of(&decode(b"<html>")), Class::Permanent);
-        assert_eq!(classify().class_of(&Error::too_large(StatusCode::OK, 1)), Class::Permanent);
+        assert_eq!(
+            classify().class_of(&Error::too_large(StatusCode::OK, 1)),
+            Class::Permanent
+        );
     }
 
     #[test]
     fn the_error_is_found_below_others() {
-        let boxed: BoxError = Box::new(Error::configuration("outer").because(Box::new(failure(503, "m"))));
-        assert_eq!(classify().classify(&Err::<(), _>(boxed)), Some(Class::Permanent));
+        let boxed: BoxError =
+            Box::new(Error::configuration("outer").because(Box::new(failure(503, "m"))));
+        assert_eq!(
+            classify().classify(&Err::<(), _>(boxed)),
+            Some(Class::Permanent)
+        );
         let wrapped: BoxError = Box::new(std::io::Error::other(failure(503, "m")));
         let found = classify().classify(&Err::<(), _>(wrapped));
         // `io::Error` hides what it wraps behind its source, so only the chain below it is seen.
         assert_eq!(found, None);
-        assert_eq!(classify().classify(&Err::<(), BoxError>("other".into())), None);
-        assert_eq!(classify().classify(&Ok::<_, BoxError>(())), Some(Class::Success));
+        assert_eq!(
+            classify().classify(&Err::<(), BoxError>("other".into())),
+            None
+        );
+        assert_eq!(
+            classify().classify(&Ok::<_, BoxError>(())),
+            Some(Class::Success)
+        );
     }
 }

@@ -20,7 +20,8 @@ use super::{BoxError, Error, GenerateContent, GenerateContentResponse, HttpClien
 const MAX_RESPONSE_BYTES: usize = 64 * 1024 * 1024;
 
 const API_KEY: HeaderName = HeaderName::from_static("x-goog-api-key");
-const USER_AGENT: HeaderValue = HeaderValue::from_static(concat!("tower-tenacity/", env!("CARGO_PKG_VERSION")));
+const USER_AGENT: HeaderValue =
+    HeaderValue::from_static(concat!("tower-tenacity/", env!("CARGO_PKG_VERSION")));
 
 /// A client of the Gemini API as a tower service, over any HTTP service `C`.
 ///
@@ -68,8 +69,13 @@ impl Gemini<HttpClient> {
     /// [`ErrorKind::Configuration`](super::ErrorKind::Configuration) when there is no key, or what is there cannot be
     /// used.
     pub fn from_env() -> Result<Self, Error> {
-        let settings = Settings::from_lookup(|name| Some(std::env::var_os(name)?.to_string_lossy().into_owned()))?;
-        Ok(Self { transport: HttpClient::new()?, settings: Arc::new(settings) })
+        let settings = Settings::from_lookup(|name| {
+            Some(std::env::var_os(name)?.to_string_lossy().into_owned())
+        })?;
+        Ok(Self {
+            transport: HttpClient::new()?,
+            settings: Arc::new(settings),
+        })
     }
 
     /// A client with this API key.
@@ -91,7 +97,10 @@ impl<C> Gemini<C> {
     /// [`ErrorKind::Configuration`](super::ErrorKind::Configuration) when the key is empty, or has characters that no
     /// key has.
     pub fn with_transport(transport: C, api_key: impl AsRef<str>) -> Result<Self, Error> {
-        Ok(Self { transport, settings: Arc::new(Settings::new(api_key.as_ref(), "the API key")?) })
+        Ok(Self {
+            transport,
+            settings: Arc::new(Settings::new(api_key.as_ref(), "the API key")?),
+        })
     }
 
     /// Leads to another server, such as a gateway or a stand-in for tests. A path is kept as a prefix; `/v1beta/…` is
@@ -134,22 +143,34 @@ impl<C> Gemini<C> {
 
 impl Settings {
     fn new(key: &str, whence: &str) -> Result<Self, Error> {
-        let wrong = |what: &str| Error::configuration(format!("{whence} {what}; get one at https://aistudio.google.com/apikey"));
+        let wrong = |what: &str| {
+            Error::configuration(format!(
+                "{whence} {what}; get one at https://aistudio.google.com/apikey"
+            ))
+        };
         if key.trim().is_empty() {
             return Err(wrong("is empty"));
         }
         if !key.bytes().all(|byte| byte.is_ascii_graphic()) {
-            return Err(wrong("has spaces, line breaks or characters that no key has"));
+            return Err(wrong(
+                "has spaces, line breaks or characters that no key has",
+            ));
         }
-        let mut key = HeaderValue::from_str(key).map_err(|_| wrong("cannot be used as a header"))?;
+        let mut key =
+            HeaderValue::from_str(key).map_err(|_| wrong("cannot be used as a header"))?;
         key.set_sensitive(true);
-        Ok(Self { address: Address::default(), key, max_response_bytes: MAX_RESPONSE_BYTES })
+        Ok(Self {
+            address: Address::default(),
+            key,
+            max_response_bytes: MAX_RESPONSE_BYTES,
+        })
     }
 
     /// Reads the environment, or what stands in for it.
     fn from_lookup(lookup: impl Fn(&str) -> Option<String>) -> Result<Self, Error> {
         // An empty variable is an unset one, as for Google's clients.
-        let get = |name: &'static str| Some((name, lookup(name).filter(|value| !value.is_empty())?));
+        let get =
+            |name: &'static str| Some((name, lookup(name).filter(|value| !value.is_empty())?));
         let Some((name, key)) = get("GOOGLE_API_KEY").or_else(|| get("GEMINI_API_KEY")) else {
             return Err(Error::configuration(
                 "there is no API key: set GEMINI_API_KEY; get one at https://aistudio.google.com/apikey",
@@ -167,7 +188,10 @@ impl Settings {
         *request.method_mut() = Method::POST;
         *request.uri_mut() = self.address.generate_content(question.model())?;
         let headers = request.headers_mut();
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        headers.insert(
+            header::CONTENT_TYPE,
+            HeaderValue::from_static("application/json"),
+        );
         headers.insert(header::USER_AGENT, USER_AGENT);
         headers.insert(API_KEY, self.key.clone());
         Ok(request)
@@ -196,14 +220,20 @@ where
     type Future = ResponseFuture<C::Future, B>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
-        self.transport.poll_ready(cx).map_err(|error| Error::transport(error.into()))
+        self.transport
+            .poll_ready(cx)
+            .map_err(|error| Error::transport(error.into()))
     }
 
     fn call(&mut self, question: GenerateContent) -> Self::Future {
         match self.settings.request(&question) {
             Ok(request) => {
                 let settings = &self.settings;
-                ResponseFuture::new(self.transport.call(request), settings.key.clone(), settings.max_response_bytes)
+                ResponseFuture::new(
+                    self.transport.call(request),
+                    settings.key.clone(),
+                    settings.max_response_bytes,
+                )
             }
             Err(error) => ResponseFuture::failed(error),
         }
@@ -216,24 +246,51 @@ mod tests {
     use super::*;
 
     fn lookup(variables: &[(&str, &str)]) -> Result<Settings, Error> {
-        Settings::from_lookup(|name| Some(variables.iter().find(|(own, _)| *own == name)?.1.to_owned()))
+        Settings::from_lookup(|name| {
+            Some(variables.iter().find(|(own, _)| *own == name)?.1.to_owned())
+        })
     }
 
     #[test]
     fn the_environment_is_read_as_by_googles_clients() {
         let key = |variables: &[(&str, &str)]| lookup(variables).ok().map(|settings| settings.key);
-        assert_eq!(key(&[("GEMINI_API_KEY", "a"), ("GOOGLE_API_KEY", "b")]).expect("a key"), "b");
-        assert_eq!(key(&[("GEMINI_API_KEY", "a"), ("GOOGLE_API_KEY", "")]).expect("a key"), "a");
-        assert!(key(&[("GEMINI_API_KEY", "a")]).expect("a key").is_sensitive());
-        let settings = lookup(&[("GEMINI_API_KEY", "a"), ("GOOGLE_GEMINI_BASE_URL", "http://localhost:80/x/")]);
-        assert_eq!(settings.ok().map(|settings| settings.address.to_string()).as_deref(), Some("http://localhost:80/x"));
+        assert_eq!(
+            key(&[("GEMINI_API_KEY", "a"), ("GOOGLE_API_KEY", "b")]).expect("a key"),
+            "b"
+        );
+        assert_eq!(
+            key(&[("GEMINI_API_KEY", "a"), ("GOOGLE_API_KEY", "")]).expect("a key"),
+            "a"
+        );
+        assert!(
+            key(&[("GEMINI_API_KEY", "a")])
+                .expect("a key")
+                .is_sensitive()
+        );
+        let settings = lookup(&[
+            ("GEMINI_API_KEY", "a"),
+            ("GOOGLE_GEMINI_BASE_URL", "http://localhost:80/x/"),
+        ]);
+        assert_eq!(
+            settings
+                .ok()
+                .map(|settings| settings.address.to_string())
+                .as_deref(),
+            Some("http://localhost:80/x")
+        );
         for (variables, wanted) in [
             (&[][..], "set GEMINI_API_KEY"),
             (&[("GEMINI_API_KEY", " ")], "GEMINI_API_KEY is empty"),
             (&[("GOOGLE_API_KEY", "a b")], "GOOGLE_API_KEY has spaces"),
             (&[("GOOGLE_API_KEY", "a\n")], "GOOGLE_API_KEY has spaces"),
             (&[("GOOGLE_API_KEY", "ключ")], "characters"),
-            (&[("GEMINI_API_KEY", "a"), ("GOOGLE_GEMINI_BASE_URL", "ftp://x")], "base URL"),
+            (
+                &[
+                    ("GEMINI_API_KEY", "a"),
+                    ("GOOGLE_GEMINI_BASE_URL", "ftp://x"),
+                ],
+                "base URL",
+            ),
         ] {
             let error = lookup(variables).err().expect("a configuration error");
             assert_eq!(error.kind(), ErrorKind::Configuration);
@@ -245,8 +302,16 @@ mod tests {
     fn the_key_is_not_shown() {
         let gemini = Gemini::with_transport((), "secret-key").expect("a client");
         assert!(!format!("{gemini:?}").contains("secret"));
-        let request = gemini.settings.request(&GenerateContent::new("m").text("t")).expect("a request");
+        let request = gemini
+            .settings
+            .request(&GenerateContent::new("m").text("t"))
+            .expect("a request");
         assert!(!format!("{request:?}").contains("secret"));
-        assert!(!Gemini::with_transport((), "ключ secret").expect_err("no key").to_string().contains("secret"));
+        assert!(
+            !Gemini::with_transport((), "ключ secret")
+                .expect_err("no key")
+                .to_string()
+                .contains("secret")
+        );
     }
 }

@@ -27,10 +27,12 @@ mod types;
 pub use classify::{Classifier, classify};
 pub use client::{Gemini, ResponseFuture};
 pub use error::{Detail, Error, ErrorKind, FieldViolation, HelpLink, QuotaViolation, RpcStatus};
-pub use transport::{HttpClient, HttpClientBuilder, HttpFuture, RequestBody, ResponseBody, TransportError};
+pub use transport::{
+    HttpClient, HttpClientBuilder, HttpFuture, RequestBody, ResponseBody, TransportError,
+};
 pub use types::{
-    Answer, BlockReason, Candidate, Content, FinishReason, FunctionCall, GenerateContent, GenerateContentResponse, NoAnswer,
-    Part, PromptFeedback, Role, Usage,
+    Answer, BlockReason, Candidate, Content, FinishReason, FunctionCall, GenerateContent,
+    GenerateContentResponse, NoAnswer, Part, PromptFeedback, Role, Usage,
 };
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;

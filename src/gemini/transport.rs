@@ -37,7 +37,9 @@ impl RequestBody {
 
 impl fmt::Debug for RequestBody {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RequestBody").field("bytes", &self.as_bytes().len()).finish()
+        f.debug_struct("RequestBody")
+            .field("bytes", &self.as_bytes().len())
+            .finish()
     }
 }
 
@@ -45,7 +47,10 @@ impl Body for RequestBody {
     type Data = Bytes;
     type Error = Infallible;
 
-    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
         Poll::Ready(self.0.take().map(|bytes| Ok(Frame::data(bytes))))
     }
 
@@ -172,7 +177,9 @@ impl Service<Request<RequestBody>> for HttpClient {
     }
 
     fn call(&mut self, request: Request<RequestBody>) -> HttpFuture {
-        HttpFuture { inner: self.client.request(request) }
+        HttpFuture {
+            inner: self.client.request(request),
+        }
     }
 }
 
@@ -186,10 +193,15 @@ impl Future for HttpFuture {
     type Output = Result<Response<ResponseBody>, TransportError>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        Pin::new(&mut self.inner).poll(cx).map(|outcome| match outcome {
-            Ok(response) => Ok(response.map(|inner| ResponseBody { inner })),
-            Err(error) => Err(TransportError { connect: error.is_connect(), source: Box::new(error) }),
-        })
+        Pin::new(&mut self.inner)
+            .poll(cx)
+            .map(|outcome| match outcome {
+                Ok(response) => Ok(response.map(|inner| ResponseBody { inner })),
+                Err(error) => Err(TransportError {
+                    connect: error.is_connect(),
+                    source: Box::new(error),
+                }),
+            })
     }
 }
 
@@ -209,10 +221,16 @@ impl Body for ResponseBody {
     type Data = Bytes;
     type Error = TransportError;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, TransportError>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, TransportError>>> {
         Pin::new(&mut self.inner)
             .poll_frame(cx)
-            .map_err(|error| TransportError { connect: false, source: Box::new(error) })
+            .map_err(|error| TransportError {
+                connect: false,
+                source: Box::new(error),
+            })
     }
 
     fn is_end_stream(&self) -> bool {
@@ -241,7 +259,11 @@ impl TransportError {
 
 impl fmt::Display for TransportError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(if self.connect { "no connection could be made" } else { "the connection was lost" })
+        f.write_str(if self.connect {
+            "no connection could be made"
+        } else {
+            "the connection was lost"
+        })
     }
 }
 

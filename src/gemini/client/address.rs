@@ -24,16 +24,22 @@ impl Address {
         let wrong = |what: &str| Error::configuration(format!("the base URL {what}"));
         let url = url.trim();
         // What is wrong is not repeated: a URL may hold credentials.
-        let uri: Uri = url.parse().map_err(|_| wrong("is not a URL, such as https://generativelanguage.googleapis.com"))?;
+        let uri: Uri = url.parse().map_err(|_| {
+            wrong("is not a URL, such as https://generativelanguage.googleapis.com")
+        })?;
         let host = uri.host().unwrap_or_default();
         let Some(authority) = uri.authority().filter(|_| !host.is_empty()) else {
-            return Err(wrong("has no host; write it with its scheme, as in https://example.com"));
+            return Err(wrong(
+                "has no host; write it with its scheme, as in https://example.com",
+            ));
         };
         match uri.scheme() {
             Some(scheme) if *scheme == Scheme::HTTPS => {}
             Some(scheme) if *scheme == Scheme::HTTP && is_loopback(host) => {}
             Some(scheme) if *scheme == Scheme::HTTP => {
-                return Err(wrong("is plain http, which would show the API key to the network; use https"));
+                return Err(wrong(
+                    "is plain http, which would show the API key to the network; use https",
+                ));
             }
             _ => return Err(wrong("has to start with https://")),
         }
@@ -41,7 +47,9 @@ impl Address {
             return Err(wrong("holds a user name, which is not supported"));
         }
         if uri.query().is_some() || url.contains('#') {
-            return Err(wrong("has a query or a fragment, which would end up in the middle of the path"));
+            return Err(wrong(
+                "has a query or a fragment, which would end up in the middle of the path",
+            ));
         }
         Ok(Self(url.trim_end_matches('/').to_owned()))
     }
@@ -52,13 +60,22 @@ impl Address {
         let (collection, name) = match model.split_once('/') {
             None => ("models", model),
             Some((collection @ ("models" | "tunedModels" | "dynamic"), name)) => (collection, name),
-            Some(_) => return Err(wrong("has a slash, and is neither models/… nor tunedModels/…")),
+            Some(_) => {
+                return Err(wrong(
+                    "has a slash, and is neither models/… nor tunedModels/…",
+                ));
+            }
         };
         if name.is_empty() {
             return Err(wrong("is empty"));
         }
-        if matches!(name, "." | "..") || name.contains(['/', '\\', '?', '#']) || name.contains(char::is_control) {
-            return Err(wrong("has characters that would change the path of the request"));
+        if matches!(name, "." | "..")
+            || name.contains(['/', '\\', '?', '#'])
+            || name.contains(char::is_control)
+        {
+            return Err(wrong(
+                "has characters that would change the path of the request",
+            ));
         }
         let mut url = format!("{}/v1beta/{collection}/", self.0);
         for byte in name.bytes() {
@@ -81,11 +98,18 @@ impl fmt::Display for Address {
 
 fn is_loopback(host: &str) -> bool {
     let name = host.trim_end_matches('.').to_ascii_lowercase();
-    let v6 = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+    let v6 = host
+        .strip_prefix('[')
+        .and_then(|host| host.strip_suffix(']'));
     name == "localhost"
         || name.ends_with(".localhost")
-        || host.parse::<Ipv4Addr>().is_ok_and(|address| address.is_loopback())
-        || v6.is_some_and(|host| host.parse::<Ipv6Addr>().is_ok_and(|address| address.is_loopback()))
+        || host
+            .parse::<Ipv4Addr>()
+            .is_ok_and(|address| address.is_loopback())
+        || v6.is_some_and(|host| {
+            host.parse::<Ipv6Addr>()
+                .is_ok_and(|address| address.is_loopback())
+        })
 }
 
 #[cfg(test)]
@@ -97,7 +121,10 @@ mod tests {
     fn base_urls_are_https_or_this_machine() {
         for (url, kept) in [
             ("https://example.com", "https://example.com"),
-            ("https://example.com:8443/gateway/", "https://example.com:8443/gateway"),
+            (
+                "https://example.com:8443/gateway/",
+                "https://example.com:8443/gateway",
+            ),
             (" https://example.com/ ", "https://example.com"),
             ("http://localhost:1", "http://localhost:1"),
             ("http://127.8.0.1/p", "http://127.8.0.1/p"),
@@ -106,11 +133,24 @@ mod tests {
             assert_eq!(Address::parse(url).expect(url).to_string(), kept);
         }
         for url in [
-            "", "example.com", "/path", "ftp://example.com", "http://example.com", "http://127.0.0.1.example.com",
-            "http://localhost.example.com", "https://u:p@example.com", "http://localhost@example.com",
-            "https://example.com?key=x", "https://example.com#f", "https://", "http://[::2]",
+            "",
+            "example.com",
+            "/path",
+            "ftp://example.com",
+            "http://example.com",
+            "http://127.0.0.1.example.com",
+            "http://localhost.example.com",
+            "https://u:p@example.com",
+            "http://localhost@example.com",
+            "https://example.com?key=x",
+            "https://example.com#f",
+            "https://",
+            "http://[::2]",
         ] {
-            assert_eq!(Address::parse(url).err().expect(url).kind(), ErrorKind::Configuration);
+            assert_eq!(
+                Address::parse(url).err().expect(url).kind(),
+                ErrorKind::Configuration
+            );
         }
     }
 
@@ -118,15 +158,37 @@ mod tests {
     fn a_model_cannot_leave_its_place_in_the_path() {
         let address = Address::parse("https://h/x/").expect("a URL");
         for (model, path) in [
-            ("gemini-2.5-flash", "/x/v1beta/models/gemini-2.5-flash:generateContent"),
+            (
+                "gemini-2.5-flash",
+                "/x/v1beta/models/gemini-2.5-flash:generateContent",
+            ),
             ("models/m", "/x/v1beta/models/m:generateContent"),
             ("tunedModels/m", "/x/v1beta/tunedModels/m:generateContent"),
-            ("a b:c%é", "/x/v1beta/models/a%20b%3Ac%25%C3%A9:generateContent"),
+            (
+                "a b:c%é",
+                "/x/v1beta/models/a%20b%3Ac%25%C3%A9:generateContent",
+            ),
         ] {
             assert_eq!(address.generate_content(model).expect(model).path(), path);
         }
-        for model in ["", "models/", "..", ".", "../m", "models/../m", "models/a/b", "m?x", "m#x", "a\\b", "a\nb", "other/m"] {
-            assert_eq!(address.generate_content(model).expect_err(model).kind(), ErrorKind::InvalidRequest);
+        for model in [
+            "",
+            "models/",
+            "..",
+            ".",
+            "../m",
+            "models/../m",
+            "models/a/b",
+            "m?x",
+            "m#x",
+            "a\\b",
+            "a\nb",
+            "other/m",
+        ] {
+            assert_eq!(
+                address.generate_content(model).expect_err(model).kind(),
+                ErrorKind::InvalidRequest
+            );
         }
     }
 }

@@ -48,11 +48,19 @@ struct Received {
 
 impl<F, B> ResponseFuture<F, B> {
     pub(super) fn new(future: F, key: HeaderValue, limit: usize) -> Self {
-        Self { state: State::Sending { future }, key: Some(key), limit }
+        Self {
+            state: State::Sending { future },
+            key: Some(key),
+            limit,
+        }
     }
 
     pub(super) fn failed(error: Error) -> Self {
-        Self { state: State::Failed { error: Some(error) }, key: None, limit: 0 }
+        Self {
+            state: State::Failed { error: Some(error) },
+            key: None,
+            limit: 0,
+        }
     }
 }
 
@@ -67,29 +75,42 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
-        let key = this.key.as_ref().and_then(|key| key.to_str().ok()).unwrap_or_default();
+        let key = this
+            .key
+            .as_ref()
+            .and_then(|key| key.to_str().ok())
+            .unwrap_or_default();
         loop {
             let next = match this.state.as_mut().project() {
                 StateProj::Sending { future } => {
-                    let response = ready!(future.poll(cx)).map_err(|error| Error::transport(error.into()))?;
+                    let response =
+                        ready!(future.poll(cx)).map_err(|error| Error::transport(error.into()))?;
                     let (head, body) = response.into_parts();
                     let size = body.size_hint();
                     if head.status.is_success() && size.lower() > *this.limit as u64 {
                         return Poll::Ready(Err(Error::too_large(head.status, *this.limit)));
                     }
                     let bytes = Vec::with_capacity(size.lower().min(MAX_RESERVED_BYTES) as usize);
-                    let received = Received { status: head.status, headers: head.headers, bytes };
+                    let received = Received {
+                        status: head.status,
+                        headers: head.headers,
+                        bytes,
+                    };
                     State::Reading { body, received }
                 }
                 StateProj::Reading { body, received } => {
                     let frame = ready!(body.poll_frame(cx));
                     match received.add(frame, *this.limit) {
-                        Some(failure) => return Poll::Ready(failure.and_then(|()| received.read(key))),
+                        Some(failure) => {
+                            return Poll::Ready(failure.and_then(|()| received.read(key)));
+                        }
                         None => continue,
                     }
                 }
                 StateProj::Failed { error } => {
-                    let error = error.take().expect("a future is not polled again once it is ready");
+                    let error = error
+                        .take()
+                        .expect("a future is not polled again once it is ready");
                     return Poll::Ready(Err(error));
                 }
             };
@@ -116,7 +137,11 @@ impl Received {
             Some(Err(_)) if !success => return Some(Ok(())),
             Some(Err(error)) => return Some(Err(Error::cut_off(self.status, error.into()))),
         };
-        let limit = if success { limit } else { limit.min(MAX_ERROR_BYTES) };
+        let limit = if success {
+            limit
+        } else {
+            limit.min(MAX_ERROR_BYTES)
+        };
         let full = data.remaining() > limit - self.bytes.len();
         if full && success {
             return Some(Err(Error::too_large(self.status, limit)));
@@ -136,7 +161,12 @@ impl Received {
         if self.status.is_success() {
             error::decode(self.status, &self.headers, &self.bytes, key)
         } else {
-            Err(error::from_response(self.status, &self.headers, &self.bytes, key))
+            Err(error::from_response(
+                self.status,
+                &self.headers,
+                &self.bytes,
+                key,
+            ))
         }
     }
 }
@@ -148,6 +178,8 @@ impl<F, B> fmt::Debug for ResponseFuture<F, B> {
             State::Reading { .. } => "reading",
             State::Failed { .. } => "failed",
         };
-        f.debug_struct("ResponseFuture").field("state", &state).finish_non_exhaustive()
+        f.debug_struct("ResponseFuture")
+            .field("state", &state)
+            .finish_non_exhaustive()
     }
 }

@@ -109,8 +109,15 @@ pub(super) fn is_daily(limit: &str) -> bool {
 impl Detail {
     /// `None` for what is not kept.
     pub(super) fn read(value: &Value) -> Option<Self> {
-        let other = |type_url| Some(Self::Other { type_url, value: value.clone() });
-        let Some(fields) = value.as_object() else { return other(None) };
+        let other = |type_url| {
+            Some(Self::Other {
+                type_url,
+                value: value.clone(),
+            })
+        };
+        let Some(fields) = value.as_object() else {
+            return other(None);
+        };
         let type_url = text(fields, "@type");
         let name = match &type_url {
             Some(url) => url.rsplit(['/', '.']).next().unwrap_or_default(),
@@ -124,7 +131,9 @@ impl Detail {
         };
         Some(match name {
             "DebugInfo" => return None,
-            "RetryInfo" => Self::RetryInfo { retry_delay: fields.get("retryDelay").and_then(duration::from_json) },
+            "RetryInfo" => Self::RetryInfo {
+                retry_delay: fields.get("retryDelay").and_then(duration::from_json),
+            },
             "QuotaFailure" => Self::QuotaFailure {
                 violations: entries(fields, "violations", |violation| QuotaViolation {
                     metric: text(violation, "quotaMetric"),
@@ -150,9 +159,10 @@ impl Detail {
                     description: text(violation, "description"),
                 }),
             },
-            "LocalizedMessage" => {
-                Self::LocalizedMessage { locale: text(fields, "locale"), message: text(fields, "message") }
-            }
+            "LocalizedMessage" => Self::LocalizedMessage {
+                locale: text(fields, "locale"),
+                message: text(fields, "message"),
+            },
             _ => return other(type_url),
         })
     }
@@ -161,7 +171,9 @@ impl Detail {
     pub(super) fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::RetryInfo { retry_delay } => *retry_delay,
-            Self::ErrorInfo { metadata, .. } => metadata.get("quotaResetDelay").and_then(|delay| duration::parse(delay)),
+            Self::ErrorInfo { metadata, .. } => metadata
+                .get("quotaResetDelay")
+                .and_then(|delay| duration::parse(delay)),
             _ => None,
         }
     }
@@ -169,13 +181,19 @@ impl Detail {
     /// Whether this detail names a quota that will not be back soon.
     pub(super) fn is_quota_exhausted(&self) -> bool {
         match self {
-            Self::QuotaFailure { violations } => {
-                violations.iter().any(|violation| violation.is_daily() || violation.value.as_deref() == Some("0"))
-            }
-            Self::ErrorInfo { reason, metadata, .. } => {
+            Self::QuotaFailure { violations } => violations
+                .iter()
+                .any(|violation| violation.is_daily() || violation.value.as_deref() == Some("0")),
+            Self::ErrorInfo {
+                reason, metadata, ..
+            } => {
                 reason.as_deref() == Some("QUOTA_EXHAUSTED")
-                    || metadata.get("quota_limit").is_some_and(|limit| is_daily(limit))
-                    || metadata.get("quota_limit_value").is_some_and(|value| value == "0")
+                    || metadata
+                        .get("quota_limit")
+                        .is_some_and(|limit| is_daily(limit))
+                    || metadata
+                        .get("quota_limit_value")
+                        .is_some_and(|value| value == "0")
             }
             _ => false,
         }
@@ -208,7 +226,11 @@ impl Detail {
                     map(&mut violation.dimensions);
                 }
             }
-            Self::ErrorInfo { reason, domain, metadata } => {
+            Self::ErrorInfo {
+                reason,
+                domain,
+                metadata,
+            } => {
                 some(reason);
                 some(domain);
                 map(metadata);
@@ -240,7 +262,9 @@ impl Detail {
 fn each_text_of(value: &mut Value, change: &impl Fn(&mut String)) {
     match value {
         Value::String(text) => change(text),
-        Value::Array(values) => values.iter_mut().for_each(|value| each_text_of(value, change)),
+        Value::Array(values) => values
+            .iter_mut()
+            .for_each(|value| each_text_of(value, change)),
         Value::Object(fields) => {
             *fields = std::mem::take(fields)
                 .into_iter()
@@ -270,11 +294,25 @@ fn as_text(value: &Value) -> Option<String> {
 }
 
 fn texts(fields: &Map<String, Value>, name: &str) -> BTreeMap<String, String> {
-    let entries = fields.get(name).and_then(Value::as_object).into_iter().flatten();
-    entries.filter_map(|(name, value)| Some((name.clone(), as_text(value)?))).collect()
+    let entries = fields
+        .get(name)
+        .and_then(Value::as_object)
+        .into_iter()
+        .flatten();
+    entries
+        .filter_map(|(name, value)| Some((name.clone(), as_text(value)?)))
+        .collect()
 }
 
-fn entries<T>(fields: &Map<String, Value>, name: &str, read: impl Fn(&Map<String, Value>) -> T) -> Vec<T> {
-    let entries = fields.get(name).and_then(Value::as_array).into_iter().flatten();
+fn entries<T>(
+    fields: &Map<String, Value>,
+    name: &str,
+    read: impl Fn(&Map<String, Value>) -> T,
+) -> Vec<T> {
+    let entries = fields
+        .get(name)
+        .and_then(Value::as_array)
+        .into_iter()
+        .flatten();
     entries.filter_map(Value::as_object).map(read).collect()
 }

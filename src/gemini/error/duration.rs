@@ -15,7 +15,9 @@ pub(super) fn parse(text: &str) -> Option<Duration> {
     while !rest.is_empty() {
         let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
         let (number, tail) = rest.split_at(digits);
-        let letters = tail.find(|c: char| !c.is_ascii_alphabetic()).unwrap_or(tail.len());
+        let letters = tail
+            .find(|c: char| !c.is_ascii_alphabetic())
+            .unwrap_or(tail.len());
         let (unit, tail) = tail.split_at(letters);
         let scale = match unit {
             "d" => 86_400.0,
@@ -52,12 +54,14 @@ pub(super) fn from_json(value: &Value) -> Option<Duration> {
 /// The longest delay a message asks for in prose: "Please retry in 58.2s.", "will reset after 5h59m59s."
 pub(super) fn in_message(message: &str) -> Option<Duration> {
     let lower = message.to_ascii_lowercase();
-    let delays = ["retry in ", "reset after ", "retry after "].into_iter().flat_map(|phrase| {
-        lower.match_indices(phrase).filter_map(|(at, phrase)| {
-            let word = lower[at + phrase.len()..].split_whitespace().next()?;
-            parse(word.trim_end_matches(['.', ',', ';', ')', '"', '\'']))
-        })
-    });
+    let delays = ["retry in ", "reset after ", "retry after "]
+        .into_iter()
+        .flat_map(|phrase| {
+            lower.match_indices(phrase).filter_map(|(at, phrase)| {
+                let word = lower[at + phrase.len()..].split_whitespace().next()?;
+                parse(word.trim_end_matches(['.', ',', ';', ')', '"', '\'']))
+            })
+        });
     delays.max()
 }
 
@@ -65,11 +69,19 @@ pub(super) fn in_message(message: &str) -> Option<Duration> {
 pub(super) fn from_header(text: &str) -> Option<Duration> {
     let text = text.trim();
     let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-    if digits { from_seconds(text.parse().ok()?) } else { None }
+    if digits {
+        from_seconds(text.parse().ok()?)
+    } else {
+        None
+    }
 }
 
 fn from_seconds(seconds: f64) -> Option<Duration> {
-    if seconds > 0.0 && seconds <= LONGEST { Duration::try_from_secs_f64(seconds).ok() } else { None }
+    if seconds > 0.0 && seconds <= LONGEST {
+        Duration::try_from_secs_f64(seconds).ok()
+    } else {
+        None
+    }
 }
 
 #[cfg(test)]
@@ -90,11 +102,34 @@ mod tests {
         ] {
             assert_eq!(parse(text), Some(Duration::from_nanos(nanos)), "{text}");
         }
-        for text in ["", "s", "5", "-3s", "1e9s", "NaNs", "inf", "1.2.3s", "0s", "99999999999999999999s", "5x", "3ſ", "５s"] {
+        for text in [
+            "",
+            "s",
+            "5",
+            "-3s",
+            "1e9s",
+            "NaNs",
+            "inf",
+            "1.2.3s",
+            "0s",
+            "99999999999999999999s",
+            "5x",
+            "3ſ",
+            "５s",
+        ] {
             assert_eq!(parse(text), None, "{text}");
         }
-        assert_eq!(from_json(&json!({ "seconds": "3", "nanos": 500_000_000 })), Some(Duration::from_millis(3500)));
-        for value in [json!(3), json!(null), json!({ "seconds": -1 }), json!({ "seconds": [] }), json!("soon")] {
+        assert_eq!(
+            from_json(&json!({ "seconds": "3", "nanos": 500_000_000 })),
+            Some(Duration::from_millis(3500))
+        );
+        for value in [
+            json!(3),
+            json!(null),
+            json!({ "seconds": -1 }),
+            json!({ "seconds": [] }),
+            json!("soon"),
+        ] {
             assert_eq!(from_json(&value), None);
         }
     }
@@ -103,7 +138,10 @@ mod tests {
     fn the_longest_delay_in_a_message_counts() {
         let message = "Please retry in 900.2ms. Your quota will reset after 5h59m59s.";
         assert_eq!(in_message(message), Some(Duration::from_secs(21_599)));
-        assert_eq!(in_message("İ Please retry in 2s."), Some(Duration::from_secs(2)));
+        assert_eq!(
+            in_message("İ Please retry in 2s."),
+            Some(Duration::from_secs(2))
+        );
         assert_eq!(in_message("Your quota will reset after 0s."), None);
         assert_eq!(in_message("retry in a while, or retry in "), None);
     }
@@ -111,7 +149,14 @@ mod tests {
     #[test]
     fn a_header_is_whole_seconds() {
         assert_eq!(from_header(" 7 "), Some(Duration::from_secs(7)));
-        for text in ["-7", "7.5", "", "1e3", "Wed, 21 Oct 2015 07:28:00 GMT", "999999999999999999999999"] {
+        for text in [
+            "-7",
+            "7.5",
+            "",
+            "1e3",
+            "Wed, 21 Oct 2015 07:28:00 GMT",
+            "999999999999999999999999",
+        ] {
             assert_eq!(from_header(text), None, "{text}");
         }
     }

@@ -171,14 +171,20 @@ impl Error {
     }
 
     pub(super) fn cut_off(status: StatusCode, source: BoxError) -> Self {
-        let mut error = Self::new(ErrorKind::Transport, "the connection was lost during the response").because(source);
+        let mut error = Self::new(
+            ErrorKind::Transport,
+            "the connection was lost during the response",
+        )
+        .because(source);
         error.inner.status = Some(status);
         error.inner.truncated = true;
         error
     }
 
     pub(super) fn too_large(status: StatusCode, limit: usize) -> Self {
-        let message = format!("the response is larger than {limit} bytes; raise the limit with `max_response_bytes`");
+        let message = format!(
+            "the response is larger than {limit} bytes; raise the limit with `max_response_bytes`"
+        );
         let mut error = Self::new(ErrorKind::ResponseTooLarge, message);
         error.inner.status = Some(status);
         error
@@ -263,14 +269,25 @@ impl Error {
             return false;
         }
         let reason = self.reason().is_some_and(|reason| {
-            matches!(reason, "API_KEY_INVALID" | "API_KEY_EXPIRED" | "CREDENTIALS_MISSING" | "ACCESS_TOKEN_TYPE_UNSUPPORTED")
+            matches!(
+                reason,
+                "API_KEY_INVALID"
+                    | "API_KEY_EXPIRED"
+                    | "CREDENTIALS_MISSING"
+                    | "ACCESS_TOKEN_TYPE_UNSUPPORTED"
+            )
         });
         let message = self.message().to_ascii_lowercase();
         reason
             || self.status() == Some(StatusCode::UNAUTHORIZED)
-            || ["api key not valid", "api key expired", "api key not found", "api key was reported as leaked"]
-                .iter()
-                .any(|text| message.contains(text))
+            || [
+                "api key not valid",
+                "api key expired",
+                "api key not found",
+                "api key was reported as leaked",
+            ]
+            .iter()
+            .any(|text| message.contains(text))
     }
 
     /// Whether the response ended before it was whole.

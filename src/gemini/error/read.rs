@@ -42,12 +42,23 @@ pub(crate) fn decode(
     if let Some(found) = find(body) {
         return Err(Error::api(status, headers, &found, key));
     }
-    let truncated = error.as_ref().is_some_and(|error| error.classify() == Category::Eof);
-    Err(Error::undecodable(status, truncated, describe(body, truncated)))
+    let truncated = error
+        .as_ref()
+        .is_some_and(|error| error.classify() == Category::Eof);
+    Err(Error::undecodable(
+        status,
+        truncated,
+        describe(body, truncated),
+    ))
 }
 
 /// Reads the body of a response that says failure.
-pub(crate) fn from_response(status: StatusCode, headers: &HeaderMap, body: &[u8], key: &str) -> Error {
+pub(crate) fn from_response(
+    status: StatusCode,
+    headers: &HeaderMap,
+    body: &[u8],
+    key: &str,
+) -> Error {
     let body = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body);
     let found = find(body).or_else(|| match serde_json::from_slice(body) {
         // Without an envelope.
@@ -62,13 +73,21 @@ pub(crate) fn from_response(status: StatusCode, headers: &HeaderMap, body: &[u8]
 }
 
 impl Error {
-    fn api(status: StatusCode, headers: &HeaderMap, fields: &Map<String, Value>, key: &str) -> Self {
+    fn api(
+        status: StatusCode,
+        headers: &HeaderMap,
+        fields: &Map<String, Value>,
+        key: &str,
+    ) -> Self {
         let mut message = text(fields, "message");
         let mut details = details(fields);
         let mut rpc = rpc_status(fields);
         let mut code = code(fields);
         // An error that went through another client: the whole envelope as a text. What is inside is closer to the truth.
-        if let Some(inner) = Some(message.trim()).filter(|text| text.starts_with(['{', '['])).and_then(|text| find(text.as_bytes())) {
+        if let Some(inner) = Some(message.trim())
+            .filter(|text| text.starts_with(['{', '[']))
+            .and_then(|text| find(text.as_bytes()))
+        {
             let own = self::details(&inner);
             details = if own.is_empty() { details } else { own };
             rpc = rpc_status(&inner).or(rpc);
@@ -83,22 +102,31 @@ impl Error {
         let inner = &mut *error.inner;
         // The line above the body is to be trusted, save where it says success.
         let claimed = code.or_else(|| rpc.as_ref().and_then(RpcStatus::http));
-        inner.status = Some(if status.is_success() { claimed.unwrap_or(status) } else { status });
-        let header = headers.get(header::RETRY_AFTER).and_then(|value| value.to_str().ok());
+        inner.status = Some(if status.is_success() {
+            claimed.unwrap_or(status)
+        } else {
+            status
+        });
+        let header = headers
+            .get(header::RETRY_AFTER)
+            .and_then(|value| value.to_str().ok());
         inner.retry_after = details
             .iter()
             .filter_map(Detail::retry_after)
             .chain(duration::in_message(&message))
             .chain(header.and_then(duration::from_header))
             .max();
-        let limited = inner.status == Some(StatusCode::TOO_MANY_REQUESTS) || rpc == Some(RpcStatus::ResourceExhausted);
-        inner.quota_exhausted =
-            limited && (details.iter().any(Detail::is_quota_exhausted) || is_quota_exhausted(&message));
+        let limited = inner.status == Some(StatusCode::TOO_MANY_REQUESTS)
+            || rpc == Some(RpcStatus::ResourceExhausted);
+        inner.quota_exhausted = limited
+            && (details.iter().any(Detail::is_quota_exhausted) || is_quota_exhausted(&message));
         inner.rpc_status = rpc;
 
         let redact = |text: &mut String| redact(text, key);
         redact(&mut message);
-        details.iter_mut().for_each(|detail| detail.each_text(&redact));
+        details
+            .iter_mut()
+            .for_each(|detail| detail.each_text(&redact));
         if let Some(RpcStatus::Other(name)) = &mut inner.rpc_status {
             redact(name);
         }
@@ -151,10 +179,18 @@ fn code(fields: &Map<String, Value>) -> Option<StatusCode> {
 
 /// The older shape: `errors: [{message, domain, reason}]`.
 fn legacy_message(fields: &Map<String, Value>) -> String {
-    let errors = fields.get("errors").and_then(Value::as_array).into_iter().flatten();
+    let errors = fields
+        .get("errors")
+        .and_then(Value::as_array)
+        .into_iter()
+        .flatten();
     let mut messages = errors.filter_map(|error| error.get("message")?.as_str());
     // OAuth's shape is the last resort.
-    messages.next().or_else(|| fields.get("error_description")?.as_str()).unwrap_or_default().to_owned()
+    messages
+        .next()
+        .or_else(|| fields.get("error_description")?.as_str())
+        .unwrap_or_default()
+        .to_owned()
 }
 
 /// The error object in a body: enveloped, in an array, or in an event of a stream.
@@ -163,7 +199,9 @@ fn find(body: &[u8]) -> Option<Map<String, Value>> {
         return in_value(value);
     }
     let text = std::str::from_utf8(body).ok()?;
-    text.lines().filter_map(|line| line.strip_prefix("data:")).find_map(|data| in_value(serde_json::from_str(data).ok()?))
+    text.lines()
+        .filter_map(|line| line.strip_prefix("data:"))
+        .find_map(|data| in_value(serde_json::from_str(data).ok()?))
 }
 
 fn in_value(value: Value) -> Option<Map<String, Value>> {
@@ -176,7 +214,9 @@ fn in_value(value: Value) -> Option<Map<String, Value>> {
             Value::Object(error) => Some(error),
             // OAuth: `{"error": "invalid_client", "error_description": "…"}`
             Value::String(error) => {
-                let message = fields.remove("error_description").unwrap_or(Value::String(error));
+                let message = fields
+                    .remove("error_description")
+                    .unwrap_or(Value::String(error));
                 Some(Map::from_iter([("message".to_owned(), message)]))
             }
             _ => None,
@@ -187,13 +227,16 @@ fn in_value(value: Value) -> Option<Map<String, Value>> {
 
 fn is_quota_exhausted(message: &str) -> bool {
     let lower = message.to_ascii_lowercase();
-    (lower.contains("prepayment") || lower.contains("credits")) && lower.contains("depleted") || has_limit_zero(&lower)
+    (lower.contains("prepayment") || lower.contains("credits")) && lower.contains("depleted")
+        || has_limit_zero(&lower)
 }
 
 /// `limit:\s*0(?!\d|\.\d)`, as gemini-cli has it: a limit of 0.5 is not one of 0.
 fn has_limit_zero(lower: &str) -> bool {
     lower.match_indices("limit:").any(|(at, phrase)| {
-        let Some(rest) = lower[at + phrase.len()..].trim_start().strip_prefix('0') else { return false };
+        let Some(rest) = lower[at + phrase.len()..].trim_start().strip_prefix('0') else {
+            return false;
+        };
         let rest = rest.strip_prefix('.').unwrap_or(rest);
         !rest.starts_with(|c: char| c.is_ascii_digit())
     })
@@ -203,24 +246,42 @@ fn has_limit_zero(lower: &str) -> bool {
 fn describe(body: &[u8], truncated: bool) -> String {
     let start = body.trim_ascii_start();
     if start.is_empty() {
-        return "the response says success and has no body; a proxy in between may have dropped it".to_owned();
+        return "the response says success and has no body; a proxy in between may have dropped it"
+            .to_owned();
     }
     if truncated {
-        return format!("the response is JSON that ends too early, after {} bytes", body.len());
+        return format!(
+            "the response is JSON that ends too early, after {} bytes",
+            body.len()
+        );
     }
     let what: Cow<'_, str> = match std::str::from_utf8(start) {
         Err(_) => "bytes that are not text, perhaps compressed".into(),
         Ok(text) if is_html(text) => "an HTML page".into(),
-        Ok(text) if text.starts_with("data:") || text.starts_with("event:") || text.starts_with(':') => "an event stream".into(),
+        Ok(text)
+            if text.starts_with("data:") || text.starts_with("event:") || text.starts_with(':') =>
+        {
+            "an event stream".into()
+        }
         Ok(_) if start[0] == b'{' || start[0] == b'[' => "JSON of another shape".into(),
         Ok(_) => "text that is not JSON".into(),
     };
-    format!("the response says success and is {what}, not an answer; check that the base URL leads to the Gemini API")
+    format!(
+        "the response says success and is {what}, not an answer; check that the base URL leads to the Gemini API"
+    )
 }
 
 fn is_html(text: &str) -> bool {
-    let start: String = text.trim_start().chars().take(200).collect::<String>().to_ascii_lowercase();
-    start.starts_with("<!doctype") || start.starts_with("<html") || start.starts_with("<head") || start.contains("<html")
+    let start: String = text
+        .trim_start()
+        .chars()
+        .take(200)
+        .collect::<String>()
+        .to_ascii_lowercase();
+    start.starts_with("<!doctype")
+        || start.starts_with("<html")
+        || start.starts_with("<head")
+        || start.contains("<html")
 }
 
 /// A line that tells an error page from another.
@@ -251,8 +312,11 @@ pub(super) fn cap(text: &str, limit: usize) -> Cow<'_, str> {
     if text.len() <= limit && !text.contains(char::is_control) {
         return Cow::Borrowed(text);
     }
-    let mut capped: String =
-        text.chars().take(limit).map(|c| if c.is_control() { ' ' } else { c }).collect();
+    let mut capped: String = text
+        .chars()
+        .take(limit)
+        .map(|c| if c.is_control() { ' ' } else { c })
+        .collect();
     if text.chars().nth(limit).is_some() {
         capped.push('…');
     }

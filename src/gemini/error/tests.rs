@@ -30,8 +30,16 @@ fn the_error_is_found_in_every_wrapping() {
     ] {
         for found in [failure(503, &body), success(&body).expect_err("an error")] {
             assert_eq!(found.kind(), ErrorKind::Api, "{body}");
-            assert_eq!(found.status(), Some(StatusCode::SERVICE_UNAVAILABLE), "{body}");
-            assert_eq!((found.rpc_status(), found.message()), (Some(&RpcStatus::Unavailable), "busy"), "{body}");
+            assert_eq!(
+                found.status(),
+                Some(StatusCode::SERVICE_UNAVAILABLE),
+                "{body}"
+            );
+            assert_eq!(
+                (found.rpc_status(), found.message()),
+                (Some(&RpcStatus::Unavailable), "busy"),
+                "{body}"
+            );
         }
     }
     assert_eq!(failure(503, error).message(), "busy");
@@ -50,12 +58,21 @@ fn odd_shapes_lose_only_what_is_odd() {
     assert_eq!(error.rpc_status(), Some(&RpcStatus::ResourceExhausted));
     assert_eq!(error.retry_after(), Some(Duration::from_secs(3)));
     let violation = error.quota_violations().next().expect("a violation");
-    assert_eq!((violation.id.as_deref(), violation.value.as_deref()), (Some("PerMinute"), Some("5")));
+    assert_eq!(
+        (violation.id.as_deref(), violation.value.as_deref()),
+        (Some("PerMinute"), Some("5"))
+    );
     assert_eq!(error.details().len(), 5, "{error:?}");
     assert!(!error.is_quota_exhausted());
-    let legacy = failure(403, r#"{"error":{"errors":[{"message":"old","domain":"global","reason":"r"}]}}"#);
+    let legacy = failure(
+        403,
+        r#"{"error":{"errors":[{"message":"old","domain":"global","reason":"r"}]}}"#,
+    );
     assert_eq!((legacy.message(), legacy.rpc_status()), ("old", None));
-    assert_eq!(failure(400, r#"{"error":"invalid_grant","error_description":"d"}"#).message(), "d");
+    assert_eq!(
+        failure(400, r#"{"error":"invalid_grant","error_description":"d"}"#).message(),
+        "d"
+    );
 }
 
 #[test]
@@ -64,30 +81,71 @@ fn the_largest_hint_counts() {
         {"@type":"x/google.rpc.RetryInfo","retryDelay":"14s"},
         {"@type":"x/google.rpc.RetryInfo","retryDelay":"-1s"},
         {"@type":"x/google.rpc.ErrorInfo","metadata":{"quotaResetDelay":"900ms"}}]}}"#;
-    assert_eq!(failure(429, body).retry_after(), Some(Duration::from_millis(51_500)));
-    let headers = HeaderMap::from_iter([(http::header::RETRY_AFTER, HeaderValue::from_static("60"))]);
-    let error = from_response(StatusCode::TOO_MANY_REQUESTS, &headers, body.as_bytes(), KEY);
+    assert_eq!(
+        failure(429, body).retry_after(),
+        Some(Duration::from_millis(51_500))
+    );
+    let headers =
+        HeaderMap::from_iter([(http::header::RETRY_AFTER, HeaderValue::from_static("60"))]);
+    let error = from_response(
+        StatusCode::TOO_MANY_REQUESTS,
+        &headers,
+        body.as_bytes(),
+        KEY,
+    );
     assert_eq!(error.retry_after(), Some(Duration::from_secs(60)));
-    assert_eq!(failure(429, r#"{"error":{"message":"Please retry in NaNs."}}"#).retry_after(), None);
+    assert_eq!(
+        failure(429, r#"{"error":{"message":"Please retry in NaNs."}}"#).retry_after(),
+        None
+    );
 }
 
 #[test]
 fn a_quota_that_is_gone_is_told_from_one_that_will_be_back() {
-    let message = |text: &str| failure(429, &format!(r#"{{"error":{{"message":"{text}"}}}}"#)).is_quota_exhausted();
-    for gone in ["limit: 0, model: x", "LIMIT:0", "limit:  0", "limit: 0.", "Your prepayment credits are depleted."] {
+    let message = |text: &str| {
+        failure(429, &format!(r#"{{"error":{{"message":"{text}"}}}}"#)).is_quota_exhausted()
+    };
+    for gone in [
+        "limit: 0, model: x",
+        "LIMIT:0",
+        "limit:  0",
+        "limit: 0.",
+        "Your prepayment credits are depleted.",
+    ] {
         assert!(message(gone), "{gone}");
     }
-    for back in ["limit: 5", "limit: 0.5", "limit: 05", "limit: 10", "limit", "Resource has been exhausted"] {
+    for back in [
+        "limit: 5",
+        "limit: 0.5",
+        "limit: 05",
+        "limit: 10",
+        "limit",
+        "Resource has been exhausted",
+    ] {
         assert!(!message(back), "{back}");
     }
     let detail = |json: &str| {
-        failure(429, &format!(r#"{{"error":{{"message":"","details":[{json}]}}}}"#)).is_quota_exhausted()
+        failure(
+            429,
+            &format!(r#"{{"error":{{"message":"","details":[{json}]}}}}"#),
+        )
+        .is_quota_exhausted()
     };
-    assert!(detail(r#"{"@type":"google.rpc.QuotaFailure","violations":[{"quotaId":"XPerMinute"},{"quotaId":"RequestsPerDayX"}]}"#));
-    assert!(detail(r#"{"@type":"google.rpc.ErrorInfo","reason":"QUOTA_EXHAUSTED"}"#));
-    assert!(detail(r#"{"@type":"google.rpc.ErrorInfo","metadata":{"quota_limit":"PerDayPerUser"}}"#));
-    assert!(detail(r#"{"@type":"google.rpc.ErrorInfo","metadata":{"quota_limit_value":"0"}}"#));
-    assert!(!detail(r#"{"@type":"google.rpc.ErrorInfo","reason":"RATE_LIMIT_EXCEEDED"}"#));
+    assert!(detail(
+        r#"{"@type":"google.rpc.QuotaFailure","violations":[{"quotaId":"XPerMinute"},{"quotaId":"RequestsPerDayX"}]}"#
+    ));
+    assert!(detail(
+        r#"{"@type":"google.rpc.ErrorInfo","reason":"QUOTA_EXHAUSTED"}"#
+    ));
+    assert!(detail(
+        r#"{"@type":"google.rpc.ErrorInfo","metadata":{"quota_limit":"PerDayPerUser"}}"#
+    ));
+    assert!(detail(
+        r#"{"@type":"google.rpc.ErrorInfo","metadata":{"quota_limit_value":"0"}}"#
+    ));
+    assert!(!detail(
+        r#"{"@type":"google.rpc.ErrorInfo","reason":"RATE_LIMIT_EXCEEDED"}"#
+    ));
     assert!(!failure(400, r#"{"error":{"message":"limit: 0"}}"#).is_quota_exhausted());
 }
 
@@ -95,8 +153,12 @@ fn a_quota_that_is_gone_is_told_from_one_that_will_be_back() {
 fn the_key_is_shown_nowhere() {
     let long = format!("{}{KEY}", "x".repeat(190));
     for body in [
-        format!(r#"{{"error":{{"message":"bad {KEY}","status":"{KEY}","details":[{{"{KEY}":"{KEY}"}}]}}}}"#),
-        format!(r#"{{"error":{{"details":[{{"@type":"google.rpc.ErrorInfo","reason":"{KEY}","metadata":{{"{KEY}":"{KEY}"}}}}]}}}}"#),
+        format!(
+            r#"{{"error":{{"message":"bad {KEY}","status":"{KEY}","details":[{{"{KEY}":"{KEY}"}}]}}}}"#
+        ),
+        format!(
+            r#"{{"error":{{"details":[{{"@type":"google.rpc.ErrorInfo","reason":"{KEY}","metadata":{{"{KEY}":"{KEY}"}}}}]}}}}"#
+        ),
         format!("<html><title>{KEY}</title>"),
         format!("denied: {KEY}"),
         long,
@@ -109,16 +171,35 @@ fn the_key_is_shown_nowhere() {
 #[test]
 fn display_is_short_and_says_what_to_do() {
     for (status, body, wanted) in [
-        (400, r#"{"error":{"message":"API key not valid. Please pass a valid API key.","status":"INVALID_ARGUMENT"}}"#, "GEMINI_API_KEY"),
-        (404, r#"{"error":{"message":"models/x is not found","status":"NOT_FOUND"}}"#, "name of the model"),
-        (403, r#"{"error":{"message":"m","details":[{"@type":"google.rpc.ErrorInfo","reason":"SERVICE_DISABLED"}]}}"#, "enable"),
-        (502, "<!DOCTYPE html>\n<html><head><TITLE>\n Bad gateway\n</TITLE><style>x</style>", "502: an HTML page: Bad gateway"),
+        (
+            400,
+            r#"{"error":{"message":"API key not valid. Please pass a valid API key.","status":"INVALID_ARGUMENT"}}"#,
+            "GEMINI_API_KEY",
+        ),
+        (
+            404,
+            r#"{"error":{"message":"models/x is not found","status":"NOT_FOUND"}}"#,
+            "name of the model",
+        ),
+        (
+            403,
+            r#"{"error":{"message":"m","details":[{"@type":"google.rpc.ErrorInfo","reason":"SERVICE_DISABLED"}]}}"#,
+            "enable",
+        ),
+        (
+            502,
+            "<!DOCTYPE html>\n<html><head><TITLE>\n Bad gateway\n</TITLE><style>x</style>",
+            "502: an HTML page: Bad gateway",
+        ),
         (302, "", "check the base URL"),
     ] {
         let shown = failure(status, body).to_string();
         assert!(shown.contains(wanted), "{shown}");
     }
-    let long = failure(500, &format!(r#"{{"error":{{"message":"{}"}}}}"#, "é".repeat(100_000)));
+    let long = failure(
+        500,
+        &format!(r#"{{"error":{{"message":"{}"}}}}"#, "é".repeat(100_000)),
+    );
     assert!(long.to_string().chars().count() < 400);
     assert_eq!(long.message().chars().count(), 100_000);
     assert!(failure(400, r#"{"error":{"message":"API key not valid."}}"#).is_invalid_key());
@@ -131,20 +212,32 @@ fn a_success_that_is_none_says_what_came() {
         (" \n", "no body", true),
         ("<html></html>", "an HTML page", false),
         ("OK", "text that is not JSON", false),
-        (r#"{"candidates":[{"content":{"parts":[{"text":"secr"#, "ends too early", true),
+        (
+            r#"{"candidates":[{"content":{"parts":[{"text":"secr"#,
+            "ends too early",
+            true,
+        ),
         (r#"{"candidates":7}"#, "another shape", false),
         ("[]", "another shape", false),
         ("data: {\"candidates\":[]}\n\n", "an event stream", false),
     ] {
         let error = success(body).expect_err("no answer");
-        assert_eq!((error.kind(), error.is_truncated()), (ErrorKind::Decode, truncated), "{body}");
+        assert_eq!(
+            (error.kind(), error.is_truncated()),
+            (ErrorKind::Decode, truncated),
+            "{body}"
+        );
         assert!(error.to_string().contains(wanted), "{error}");
         assert!(!format!("{error:?}").contains("secr"), "{error:?}");
     }
-    let binary = decode(StatusCode::OK, &HeaderMap::new(), b"\x1f\x8b\xff\x00", KEY).expect_err("no answer");
+    let binary =
+        decode(StatusCode::OK, &HeaderMap::new(), b"\x1f\x8b\xff\x00", KEY).expect_err("no answer");
     assert!(binary.to_string().contains("not text"), "{binary}");
     let deep = "[".repeat(100_000);
-    assert_eq!(success(&deep).expect_err("no answer").kind(), ErrorKind::Decode);
+    assert_eq!(
+        success(&deep).expect_err("no answer").kind(),
+        ErrorKind::Decode
+    );
     assert_eq!(failure(500, &deep).kind(), ErrorKind::Api);
 }
 
@@ -152,9 +245,29 @@ fn json() -> impl Strategy<Value = serde_json::Value> {
     use serde_json::Value;
     let names = || {
         prop::sample::select(vec![
-            "error", "code", "message", "status", "details", "@type", "retryDelay", "violations", "quotaId", "metadata",
-            "candidates", "content", "parts", "text", "role", "functionCall", "finishReason", "promptFeedback",
-            "usageMetadata", "promptTokenCount", "args", "errors", "links",
+            "error",
+            "code",
+            "message",
+            "status",
+            "details",
+            "@type",
+            "retryDelay",
+            "violations",
+            "quotaId",
+            "metadata",
+            "candidates",
+            "content",
+            "parts",
+            "text",
+            "role",
+            "functionCall",
+            "finishReason",
+            "promptFeedback",
+            "usageMetadata",
+            "promptTokenCount",
+            "args",
+            "errors",
+            "links",
         ])
     };
     let leaf = prop_oneof![
@@ -163,8 +276,14 @@ fn json() -> impl Strategy<Value = serde_json::Value> {
         any::<i64>().prop_map(Value::from),
         any::<f64>().prop_map(Value::from),
         "[ -~]{0,12}".prop_map(Value::from),
-        prop::sample::select(vec!["google.rpc.RetryInfo", "google.rpc.ErrorInfo", "{\"error\":{}}", "retry in 1e5s", "STOP"])
-            .prop_map(Value::from),
+        prop::sample::select(vec![
+            "google.rpc.RetryInfo",
+            "google.rpc.ErrorInfo",
+            "{\"error\":{}}",
+            "retry in 1e5s",
+            "STOP"
+        ])
+        .prop_map(Value::from),
     ];
     leaf.prop_recursive(6, 64, 8, move |inner| {
         prop_oneof![
@@ -180,7 +299,12 @@ fn survives(body: &[u8]) {
         let _ = (response.text().is_ok(), format!("{response:?}"));
     }
     let error = from_response(StatusCode::TOO_MANY_REQUESTS, &HeaderMap::new(), body, KEY);
-    let _ = (error.to_string(), error.retry_after(), error.is_quota_exhausted(), error.is_invalid_key());
+    let _ = (
+        error.to_string(),
+        error.retry_after(),
+        error.is_quota_exhausted(),
+        error.is_invalid_key(),
+    );
 }
 
 proptest! {

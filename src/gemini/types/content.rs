@@ -50,7 +50,11 @@ pub struct Content {
 impl Content {
     /// A turn of `role`, made of `parts`.
     pub fn new(role: Role, parts: impl IntoIterator<Item = Part>) -> Self {
-        Self { role: Some(role), parts: Some(parts.into_iter().collect()), rest: Vec::new() }
+        Self {
+            role: Some(role),
+            parts: Some(parts.into_iter().collect()),
+            rest: Vec::new(),
+        }
     }
 
     /// A turn of the caller's that is one text.
@@ -60,7 +64,11 @@ impl Content {
 
     /// A turn without a role, as system instructions are.
     pub(super) fn without_role(text: &str) -> Self {
-        Self { role: None, parts: Some(vec![Part::from_text(text)]), rest: Vec::new() }
+        Self {
+            role: None,
+            parts: Some(vec![Part::from_text(text)]),
+            rest: Vec::new(),
+        }
     }
 
     /// Appends a part.
@@ -89,7 +97,10 @@ impl Content {
 
 impl fmt::Debug for Content {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Content").field("role", &self.role).field("parts", &self.parts()).finish()
+        f.debug_struct("Content")
+            .field("role", &self.role)
+            .field("parts", &self.parts())
+            .finish()
     }
 }
 
@@ -121,7 +132,11 @@ impl<'de> Deserialize<'de> for Content {
             }
 
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Content, A::Error> {
-                let mut content = Content { role: None, parts: None, rest: Vec::new() };
+                let mut content = Content {
+                    role: None,
+                    parts: None,
+                    rest: Vec::new(),
+                };
                 while let Some(name) = map.next_key::<String>()? {
                     let raw: Box<RawValue> = map.next_value()?;
                     // What is not of the promised type is kept as it is.
@@ -262,7 +277,9 @@ impl Part {
 
     /// Whether it says anything: thoughts, empty texts and bare signatures do not.
     pub(super) fn is_answer(&self) -> bool {
-        !self.is_thought() && (self.kind().is_some_and(|kind| kind != "text") || self.text().is_some_and(|t| !t.is_empty()))
+        !self.is_thought()
+            && (self.kind().is_some_and(|kind| kind != "text")
+                || self.text().is_some_and(|t| !t.is_empty()))
     }
 }
 
@@ -307,8 +324,12 @@ impl<'de> Deserialize<'de> for View {
                     match name.as_str() {
                         "text" => view.text = string(json),
                         "thought" => view.thought = json == "true",
-                        "thoughtSignature" | "thought_signature" => view.thought_signature = string(json),
-                        "functionCall" | "function_call" => view.function_call = serde_json::from_str(json).ok(),
+                        "thoughtSignature" | "thought_signature" => {
+                            view.thought_signature = string(json);
+                        }
+                        "functionCall" | "function_call" => {
+                            view.function_call = serde_json::from_str(json).ok();
+                        }
                         "videoMetadata" | "mediaResolution" | "partMetadata" => {}
                         _ if json == "null" => {}
                         _ => view.data = Some(name),
@@ -319,10 +340,35 @@ impl<'de> Deserialize<'de> for View {
         }
 
         fn string(json: &str) -> Option<String> {
-            serde_json::from_str(json).ok()
+            serde_json::from_str(json).ok().map(|Lossy(text)| text)
         }
 
         deserializer.deserialize_map(Fields)
+    }
+}
+
+/// A text in which half a character, as `\ud83d` alone, has become a replacement character: a model that stops in the
+/// middle of an emoji does not lose its answer. What is sent back is the original.
+struct Lossy(String);
+
+impl<'de> Deserialize<'de> for Lossy {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Text;
+
+        impl Visitor<'_> for Text {
+            type Value = Lossy;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a text")
+            }
+
+            fn visit_bytes<E>(self, bytes: &[u8]) -> Result<Lossy, E> {
+                Ok(Lossy(String::from_utf8_lossy(bytes).into_owned()))
+            }
+        }
+
+        // serde_json checks the characters of a `str`, and leaves those of bytes alone.
+        deserializer.deserialize_bytes(Text)
     }
 }
 
@@ -359,7 +405,10 @@ impl FunctionCall {
 
 impl fmt::Debug for FunctionCall {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("FunctionCall").field("id", &self.id).field("name", &self.name).finish_non_exhaustive()
+        f.debug_struct("FunctionCall")
+            .field("id", &self.id)
+            .field("name", &self.name)
+            .finish_non_exhaustive()
     }
 }
 
@@ -390,10 +439,28 @@ mod tests {
 
     #[test]
     fn a_part_of_unknown_shape_is_still_a_part() {
-        let content: Content =
-            serde_json::from_str(r#"{"parts":[null,3,"x",{"text":4},{"hologram":{}},{"text":"t"}]}"#).expect("a turn");
+        let content: Content = serde_json::from_str(
+            r#"{"parts":[null,3,"x",{"text":4},{"hologram":{}},{"text":"t"}]}"#,
+        )
+        .expect("a turn");
         let kinds: Vec<_> = content.parts().iter().map(Part::kind).collect();
-        assert_eq!(kinds, [None, None, None, None, Some("hologram"), Some("text")]);
+        assert_eq!(
+            kinds,
+            [None, None, None, None, Some("hologram"), Some("text")]
+        );
+    }
+
+    #[test]
+    fn half_a_character_does_not_lose_the_text() {
+        let json = r#"{"parts":[{"text":"smile \ud83d"},{"text":"\ud83d\ude00\u00e9"}]}"#;
+        let content: Content = serde_json::from_str(json).expect("a turn");
+        assert!(
+            content.parts()[0]
+                .text()
+                .is_some_and(|text| text.starts_with("smile \u{fffd}"))
+        );
+        assert_eq!(content.parts()[1].text(), Some("😀é"));
+        assert_eq!(round_trip(json), json);
     }
 
     #[test]
@@ -405,7 +472,8 @@ mod tests {
 
     #[test]
     fn parts_can_be_read_from_a_value_too() {
-        let value: Value = serde_json::from_str(r#"{"role":"model","parts":[{"text":"t"}]}"#).expect("json");
+        let value: Value =
+            serde_json::from_str(r#"{"role":"model","parts":[{"text":"t"}]}"#).expect("json");
         let content: Content = serde_json::from_value(value).expect("a turn");
         assert_eq!(content.parts()[0].text(), Some("t"));
     }

@@ -8,7 +8,9 @@ mod usage;
 
 pub use content::{Content, FunctionCall, Part, Role};
 pub use request::GenerateContent;
-pub use response::{Answer, BlockReason, Candidate, FinishReason, GenerateContentResponse, NoAnswer, PromptFeedback};
+pub use response::{
+    Answer, BlockReason, Candidate, FinishReason, GenerateContentResponse, NoAnswer, PromptFeedback,
+};
 pub use usage::Usage;
 
 /// An enum that the server may extend: names it knows, and `Other` for those it does not.

@@ -64,7 +64,10 @@ impl Clone for Body {
 impl GenerateContent {
     /// A question to `model`, such as `gemini-2.5-flash`; `models/…` and `tunedModels/…` are understood too.
     pub fn new(model: impl Into<Arc<str>>) -> Self {
-        Self { model: model.into(), body: Arc::default() }
+        Self {
+            model: model.into(),
+            body: Arc::default(),
+        }
     }
 
     /// Says something: appends a text to the caller's turn, and begins one if the last was the model's.
@@ -117,7 +120,11 @@ impl GenerateContent {
 
     /// How many tokens the model may spend on thinking: 0 is none at all, -1 lets it choose.
     pub fn thinking_budget(mut self, tokens: i32) -> Self {
-        let config = self.change().config.entry("thinkingConfig").or_insert_with(|| Value::Object(Map::new()));
+        let config = self
+            .change()
+            .config
+            .entry("thinkingConfig")
+            .or_insert_with(|| Value::Object(Map::new()));
         if !config.is_object() {
             *config = Value::Object(Map::new());
         }
@@ -187,10 +194,18 @@ impl GenerateContent {
             return Ok(bytes.clone());
         }
         if self.body.contents.is_empty() && !self.body.extra.contains_key("contents") {
-            return Err(Error::invalid_request("the request has no contents: say something with `.text(…)`"));
+            return Err(Error::invalid_request(
+                "the request has no contents: say something with `.text(…)`",
+            ));
         }
-        if self.body.temperature.is_some_and(|temperature| !temperature.is_finite()) {
-            return Err(Error::invalid_request("the temperature is not a finite number"));
+        if self
+            .body
+            .temperature
+            .is_some_and(|temperature| !temperature.is_finite())
+        {
+            return Err(Error::invalid_request(
+                "the temperature is not a finite number",
+            ));
         }
         let bytes = serde_json::to_vec(&*self.body)
             .map_err(|_| Error::invalid_request("the request cannot be written as JSON"))?;
@@ -239,7 +254,10 @@ impl Serialize for Config<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let Self(body) = self;
         let mut map = serializer.serialize_map(None)?;
-        if let Some(temperature) = body.temperature.filter(|_| !body.config.contains_key("temperature")) {
+        if let Some(temperature) = body
+            .temperature
+            .filter(|_| !body.config.contains_key("temperature"))
+        {
             map.serialize_entry("temperature", &temperature)?;
         }
         for (name, value) in &body.config {
@@ -298,7 +316,10 @@ mod tests {
         let first = GenerateContent::new("m").text("hello");
         let mut second = first.clone();
         second.set_model("n");
-        let (a, b) = (first.to_bytes().expect("valid"), second.to_bytes().expect("valid"));
+        let (a, b) = (
+            first.to_bytes().expect("valid"),
+            second.to_bytes().expect("valid"),
+        );
         assert_eq!(a.as_ptr(), b.as_ptr());
         let third = second.clone().text("more");
         assert_ne!(third.to_bytes().expect("valid"), a);
@@ -310,11 +331,23 @@ mod tests {
         for request in [
             GenerateContent::new("m"),
             GenerateContent::new("m").text("t").temperature(f32::NAN),
-            GenerateContent::new("m").text("t").temperature(f32::INFINITY),
+            GenerateContent::new("m")
+                .text("t")
+                .temperature(f32::INFINITY),
         ] {
-            assert_eq!(request.to_bytes().expect_err("invalid").kind(), ErrorKind::InvalidRequest);
+            assert_eq!(
+                request.to_bytes().expect_err("invalid").kind(),
+                ErrorKind::InvalidRequest
+            );
         }
-        assert!(GenerateContent::new("m").text("t").temperature(f32::NAN).temperature(1.0).to_bytes().is_ok());
+        assert!(
+            GenerateContent::new("m")
+                .text("t")
+                .temperature(f32::NAN)
+                .temperature(1.0)
+                .to_bytes()
+                .is_ok()
+        );
     }
 
     #[test]

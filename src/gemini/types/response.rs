@@ -161,15 +161,23 @@ impl GenerateContentResponse {
         let feedback = self.prompt_feedback.as_ref();
         let reason = feedback.and_then(|feedback| feedback.block_reason.clone());
         if let Some(reason) = reason.filter(|reason| *reason != BlockReason::Unspecified) {
-            return Err(NoAnswer::PromptBlocked { reason: Some(reason) });
+            return Err(NoAnswer::PromptBlocked {
+                reason: Some(reason),
+            });
         }
         let Some(candidate) = self.candidates.first() else {
             let blocked = feedback.is_some_and(|feedback| feedback.block_reason_message.is_some());
-            return Err(if blocked { NoAnswer::PromptBlocked { reason: None } } else { NoAnswer::Empty });
+            return Err(if blocked {
+                NoAnswer::PromptBlocked { reason: None }
+            } else {
+                NoAnswer::Empty
+            });
         };
         candidate.check()?;
         match &candidate.content {
-            Some(content) if content.parts().iter().any(Part::is_answer) => Ok(Answer { candidate, content }),
+            Some(content) if content.parts().iter().any(Part::is_answer) => {
+                Ok(Answer { candidate, content })
+            }
             _ => Err(NoAnswer::Empty),
         }
     }
@@ -217,7 +225,9 @@ impl PromptFeedback {
 
 impl fmt::Debug for PromptFeedback {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("PromptFeedback").field("block_reason", &self.block_reason).finish_non_exhaustive()
+        f.debug_struct("PromptFeedback")
+            .field("block_reason", &self.block_reason)
+            .finish_non_exhaustive()
     }
 }
 
@@ -289,14 +299,27 @@ impl Candidate {
 
     fn check(&self) -> Result<(), NoAnswer> {
         use FinishReason::*;
-        let Some(reason) = &self.finish_reason else { return Ok(()) };
+        let Some(reason) = &self.finish_reason else {
+            return Ok(());
+        };
         let owned = || reason.clone();
         Err(match reason {
             Stop | Unspecified => return Ok(()),
             MaxTokens | Continuation => NoAnswer::Incomplete { reason: owned() },
-            Safety | Recitation | Language | Blocklist | ProhibitedContent | Spii | ImageSafety
-            | ImageProhibitedContent | ImageRecitation | ModelArmor => NoAnswer::Blocked { reason: owned() },
-            MalformedFunctionCall | MalformedResponse | UnexpectedToolCall | TooManyToolCalls
+            Safety
+            | Recitation
+            | Language
+            | Blocklist
+            | ProhibitedContent
+            | Spii
+            | ImageSafety
+            | ImageProhibitedContent
+            | ImageRecitation
+            | ModelArmor => NoAnswer::Blocked { reason: owned() },
+            MalformedFunctionCall
+            | MalformedResponse
+            | UnexpectedToolCall
+            | TooManyToolCalls
             | MissingThoughtSignature => NoAnswer::Malformed { reason: owned() },
             Unnamed | ImageOther | NoImage | Other(_) => NoAnswer::Failed { reason: owned() },
         })
@@ -323,7 +346,12 @@ impl<'a> Answer<'a> {
     /// The texts, joined, without the thoughts; borrowed when there is but one.
     #[must_use]
     pub fn text(&self) -> Cow<'a, str> {
-        let mut texts = self.content.parts().iter().filter(|part| !part.is_thought()).filter_map(Part::text);
+        let mut texts = self
+            .content
+            .parts()
+            .iter()
+            .filter(|part| !part.is_thought())
+            .filter_map(Part::text);
         let first = texts.next().unwrap_or_default();
         texts.fold(Cow::Borrowed(first), |joined, text| joined + text)
     }
@@ -393,7 +421,10 @@ impl NoAnswer {
         match self {
             Self::Empty => true,
             Self::Blocked { reason } => matches!(reason, Recitation | ImageRecitation),
-            Self::Malformed { reason } => matches!(reason, MalformedFunctionCall | MalformedResponse | UnexpectedToolCall),
+            Self::Malformed { reason } => matches!(
+                reason,
+                MalformedFunctionCall | MalformedResponse | UnexpectedToolCall
+            ),
             Self::Failed { reason } => matches!(reason, Unnamed | ImageOther | NoImage),
             Self::PromptBlocked { .. } | Self::Incomplete { .. } => false,
         }
@@ -411,7 +442,9 @@ impl fmt::Display for NoAnswer {
         // A name is short and upper-case; whatever else stands in its place is not repeated.
         let name = |reason: &FinishReason| plain(reason.as_str()).to_owned();
         match self {
-            Self::PromptBlocked { reason: Some(reason) } => write!(f, "the prompt was blocked ({})", plain(reason.as_str())),
+            Self::PromptBlocked {
+                reason: Some(reason),
+            } => write!(f, "the prompt was blocked ({})", plain(reason.as_str())),
             Self::PromptBlocked { reason: None } => f.write_str("the prompt was blocked"),
             Self::Blocked { reason } => write!(f, "the answer was blocked ({})", name(reason)),
             Self::Empty => f.write_str("the answer is empty"),
@@ -425,7 +458,10 @@ impl fmt::Display for NoAnswer {
 impl std::error::Error for NoAnswer {}
 
 fn plain(name: &str) -> &str {
-    let known = name.len() <= 64 && name.bytes().all(|byte| byte.is_ascii_uppercase() || byte.is_ascii_digit() || byte == b'_');
+    let known = name.len() <= 64
+        && name
+            .bytes()
+            .all(|byte| byte.is_ascii_uppercase() || byte.is_ascii_digit() || byte == b'_');
     if known { name } else { "a reason not known" }
 }
 
@@ -451,19 +487,33 @@ mod tests {
 
     #[test]
     fn calls_and_code_are_answers() {
-        for part in [r#"{"functionCall":{"name":"f"}}"#, r#"{"codeExecutionResult":{"outcome":"OUTCOME_OK"}}"#] {
-            let json = format!(r#"{{"candidates":[{{"content":{{"parts":[{part}]}},"finishReason":"STOP"}}]}}"#);
+        for part in [
+            r#"{"functionCall":{"name":"f"}}"#,
+            r#"{"codeExecutionResult":{"outcome":"OUTCOME_OK"}}"#,
+        ] {
+            let json = format!(
+                r#"{{"candidates":[{{"content":{{"parts":[{part}]}},"finishReason":"STOP"}}]}}"#
+            );
             assert_eq!(response(&json).text().as_deref(), Ok(""), "{part}");
         }
-        let calls = response(r#"{"candidates":[{"content":{"parts":[{"functionCall":{"name":"f"}}]}}]}"#);
+        let calls =
+            response(r#"{"candidates":[{"content":{"parts":[{"functionCall":{"name":"f"}}]}}]}"#);
         let answer = calls.answer().expect("a call is an answer");
-        assert_eq!(answer.function_calls().filter_map(FunctionCall::name).collect::<Vec<_>>(), ["f"]);
+        assert_eq!(
+            answer
+                .function_calls()
+                .filter_map(FunctionCall::name)
+                .collect::<Vec<_>>(),
+            ["f"]
+        );
     }
 
     #[test]
     fn what_is_no_answer_says_which_kind() {
         let partial = |reason: &str| {
-            none(&format!(r#"{{"candidates":[{{"content":{{"parts":[{{"text":"t"}}]}},"finishReason":"{reason}"}}]}}"#))
+            none(&format!(
+                r#"{{"candidates":[{{"content":{{"parts":[{{"text":"t"}}]}},"finishReason":"{reason}"}}]}}"#
+            ))
         };
         for json in [
             "{}",
@@ -478,16 +528,33 @@ mod tests {
         }
         assert_eq!(
             none(r#"{"promptFeedback":{"blockReason":"NEW"}}"#),
-            NoAnswer::PromptBlocked { reason: Some(BlockReason::Other("NEW".into())) }
+            NoAnswer::PromptBlocked {
+                reason: Some(BlockReason::Other("NEW".into()))
+            }
         );
-        assert_eq!(none(r#"{"promptFeedback":{"blockReasonMessage":"m"}}"#), NoAnswer::PromptBlocked { reason: None });
-        assert!(matches!(partial("SAFETY"), NoAnswer::Blocked { .. }) && !partial("SAFETY").is_worth_asking_again());
-        assert!(partial("RECITATION").is_worth_asking_again() && partial("OTHER").is_worth_asking_again());
+        assert_eq!(
+            none(r#"{"promptFeedback":{"blockReasonMessage":"m"}}"#),
+            NoAnswer::PromptBlocked { reason: None }
+        );
+        assert!(
+            matches!(partial("SAFETY"), NoAnswer::Blocked { .. })
+                && !partial("SAFETY").is_worth_asking_again()
+        );
+        assert!(
+            partial("RECITATION").is_worth_asking_again()
+                && partial("OTHER").is_worth_asking_again()
+        );
         assert!(matches!(partial("MAX_TOKENS"), NoAnswer::Incomplete { .. }));
         assert!(!partial("MAX_TOKENS").is_worth_asking_again());
-        assert!(matches!(partial("MALFORMED_RESPONSE"), NoAnswer::Malformed { .. }));
+        assert!(matches!(
+            partial("MALFORMED_RESPONSE"),
+            NoAnswer::Malformed { .. }
+        ));
         assert!(matches!(partial("ESCALATION"), NoAnswer::Failed { .. }));
-        assert_eq!(partial("I told you: secret").to_string(), "the model gave no answer (a reason not known)");
+        assert_eq!(
+            partial("I told you: secret").to_string(),
+            "the model gave no answer (a reason not known)"
+        );
     }
 
     #[test]
@@ -496,7 +563,10 @@ mod tests {
             r#"{"modelVersion":3,"responseId":["x"],"usageMetadata":{"totalTokenCount":"7"},"new":{},
                 "candidates":[{"finishReason":1,"index":"0","content":{"role":"model","parts":[{"text":"t"}]}}]}"#,
         );
-        assert_eq!((response.model_version(), response.response_id()), (None, None));
+        assert_eq!(
+            (response.model_version(), response.response_id()),
+            (None, None)
+        );
         assert_eq!(response.usage().and_then(Usage::total), Some(7));
         assert_eq!(response.finish_reason(), None);
         assert_eq!(response.text().as_deref(), Ok("t"));
@@ -504,7 +574,9 @@ mod tests {
 
     #[test]
     fn debug_shows_no_answer() {
-        let response = response(r#"{"candidates":[{"finishMessage":"secret","content":{"parts":[{"text":"secret"}]}}]}"#);
+        let response = response(
+            r#"{"candidates":[{"finishMessage":"secret","content":{"parts":[{"text":"secret"}]}}]}"#,
+        );
         assert!(!format!("{response:?}").contains("secret"));
     }
 }

@@ -23,13 +23,19 @@ pub struct Usage {
     #[serde(rename = "promptTokenCount", deserialize_with = "lenient::count")]
     pub prompt: Option<u64>,
     /// Of those in the prompt, taken from a cache.
-    #[serde(rename = "cachedContentTokenCount", deserialize_with = "lenient::count")]
+    #[serde(
+        rename = "cachedContentTokenCount",
+        deserialize_with = "lenient::count"
+    )]
     pub cached: Option<u64>,
     /// In the answers.
     #[serde(rename = "candidatesTokenCount", deserialize_with = "lenient::count")]
     pub candidates: Option<u64>,
     /// In the results of tools that the server ran.
-    #[serde(rename = "toolUsePromptTokenCount", deserialize_with = "lenient::count")]
+    #[serde(
+        rename = "toolUsePromptTokenCount",
+        deserialize_with = "lenient::count"
+    )]
     pub tool_use_prompt: Option<u64>,
     /// Spent on thinking.
     #[serde(rename = "thoughtsTokenCount", deserialize_with = "lenient::count")]
@@ -43,7 +49,12 @@ impl Usage {
     /// The total: the server's, or the sum of what it said instead.
     #[must_use]
     pub fn total(&self) -> Option<u64> {
-        let parts = [self.prompt, self.candidates, self.tool_use_prompt, self.thoughts];
+        let parts = [
+            self.prompt,
+            self.candidates,
+            self.tool_use_prompt,
+            self.thoughts,
+        ];
         self.total.or_else(|| parts.into_iter().fold(None, sum))
     }
 }
@@ -89,7 +100,10 @@ mod tests {
                 "cachedContentTokenCount":[1],"totalTokenCount":null,"toolUsePromptTokenCount":18446744073709551615}"#,
         )
         .expect("usage");
-        assert_eq!((usage.prompt, usage.candidates, usage.thoughts), (Some(12), Some(3), None));
+        assert_eq!(
+            (usage.prompt, usage.candidates, usage.thoughts),
+            (Some(12), Some(3), None)
+        );
         assert_eq!((usage.cached, usage.total), (None, None));
         assert_eq!((usage + usage).tool_use_prompt, Some(u64::MAX));
         assert_eq!(Usage::default().total(), None);
