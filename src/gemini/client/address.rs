@@ -53,7 +53,9 @@ impl Address {
         let (collection, name) = match model.split_once('/') {
             None => ("models", model),
             Some((collection @ ("models" | "tunedModels" | "dynamic"), name)) => (collection, name),
-            Some(_) => return Err(wrong("has a slash, and is neither models/… nor tunedModels/…")),
+            Some(_) => {
+                return Err(wrong("has a slash, and is neither models/… nor tunedModels/…"));
+            }
         };
         if name.is_empty() {
             return Err(wrong("is empty"));

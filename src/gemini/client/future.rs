@@ -84,7 +84,9 @@ where
                 StateProj::Reading { body, received } => {
                     let frame = ready!(body.poll_frame(cx));
                     match received.add(frame, *this.limit) {
-                        Some(failure) => return Poll::Ready(failure.and_then(|()| received.read(key))),
+                        Some(failure) => {
+                            return Poll::Ready(failure.and_then(|()| received.read(key)));
+                        }
                         None => continue,
                     }
                 }

@@ -110,7 +110,9 @@ impl Detail {
     /// `None` for what is not kept.
     pub(super) fn read(value: &Value) -> Option<Self> {
         let other = |type_url| Some(Self::Other { type_url, value: value.clone() });
-        let Some(fields) = value.as_object() else { return other(None) };
+        let Some(fields) = value.as_object() else {
+            return other(None);
+        };
         let type_url = text(fields, "@type");
         let name = match &type_url {
             Some(url) => url.rsplit(['/', '.']).next().unwrap_or_default(),

@@ -197,7 +197,9 @@ fn is_quota_exhausted(message: &str) -> bool {
 /// `limit:\s*0(?!\d|\.\d)`, as gemini-cli has it: a limit of 0.5 is not one of 0.
 fn has_limit_zero(lower: &str) -> bool {
     lower.match_indices("limit:").any(|(at, phrase)| {
-        let Some(rest) = lower[at + phrase.len()..].trim_start().strip_prefix('0') else { return false };
+        let Some(rest) = lower[at + phrase.len()..].trim_start().strip_prefix('0') else {
+            return false;
+        };
         let rest = rest.strip_prefix('.').unwrap_or(rest);
         !rest.starts_with(|c: char| c.is_ascii_digit())
     })

@@ -308,8 +308,12 @@ impl<'de> Deserialize<'de> for View {
                     match name.as_str() {
                         "text" => view.text = string(json),
                         "thought" => view.thought = json == "true",
-                        "thoughtSignature" | "thought_signature" => view.thought_signature = string(json),
-                        "functionCall" | "function_call" => view.function_call = serde_json::from_str(json).ok(),
+                        "thoughtSignature" | "thought_signature" => {
+                            view.thought_signature = string(json);
+                        }
+                        "functionCall" | "function_call" => {
+                            view.function_call = serde_json::from_str(json).ok();
+                        }
                         "videoMetadata" | "mediaResolution" | "partMetadata" => {}
                         _ if json == "null" => {}
                         _ => view.data = Some(name),
@@ -320,10 +324,35 @@ impl<'de> Deserialize<'de> for View {
         }
 
         fn string(json: &str) -> Option<String> {
-            serde_json::from_str(json).ok()
+            serde_json::from_str(json).ok().map(|Lossy(text)| text)
         }
 
         deserializer.deserialize_map(Fields)
+    }
+}
+
+/// A text in which half a character, as `\ud83d` alone, has become a replacement character: a model that stops in the
+/// middle of an emoji does not lose its answer. What is sent back is the original.
+struct Lossy(String);
+
+impl<'de> Deserialize<'de> for Lossy {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Text;
+
+        impl Visitor<'_> for Text {
+            type Value = Lossy;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a text")
+            }
+
+            fn visit_bytes<E>(self, bytes: &[u8]) -> Result<Lossy, E> {
+                Ok(Lossy(String::from_utf8_lossy(bytes).into_owned()))
+            }
+        }
+
+        // serde_json checks the characters of a `str`, and leaves those of bytes alone.
+        deserializer.deserialize_bytes(Text)
     }
 }
 
@@ -395,6 +424,15 @@ mod tests {
             serde_json::from_str(r#"{"parts":[null,3,"x",{"text":4},{"hologram":{}},{"text":"t"}]}"#).expect("a turn");
         let kinds: Vec<_> = content.parts().iter().map(Part::kind).collect();
         assert_eq!(kinds, [None, None, None, None, Some("hologram"), Some("text")]);
+    }
+
+    #[test]
+    fn half_a_character_does_not_lose_the_text() {
+        let json = r#"{"parts":[{"text":"smile \ud83d"},{"text":"\ud83d\ude00\u00e9"}]}"#;
+        let content: Content = serde_json::from_str(json).expect("a turn");
+        assert!(content.parts()[0].text().is_some_and(|text| text.starts_with("smile \u{fffd}")));
+        assert_eq!(content.parts()[1].text(), Some("😀é"));
+        assert_eq!(round_trip(json), json);
     }
 
     #[test]

@@ -289,7 +289,9 @@ impl Candidate {
 
     fn check(&self) -> Result<(), NoAnswer> {
         use FinishReason::*;
-        let Some(reason) = &self.finish_reason else { return Ok(()) };
+        let Some(reason) = &self.finish_reason else {
+            return Ok(());
+        };
         let owned = || reason.clone();
         Err(match reason {
             Stop | Unspecified => return Ok(()),
