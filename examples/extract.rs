@@ -334,8 +334,17 @@ fn indented(text: &str) -> String {
 }
 
 /// The first line of an error and of each of its causes.
-fn story(error: &dyn Error) -> String {
-    let chain = std::iter::successors(Some(error), |error| error.source());
-    let lines = chain.map(|error| error.to_string().lines().next().unwrap_or_default().trim_end().to_owned());
-    lines.collect::<Vec<_>>().join(": ")
+fn story(mut error: &dyn Error) -> String {
+    let first_line = |error: &dyn Error| {
+        let text = error.to_string();
+        let line = text.lines().next().unwrap_or_default().trim_end();
+        // Google's messages go on for long.
+        line.char_indices().nth(120).map_or_else(|| line.to_owned(), |(end, _)| format!("{}…", &line[..end]))
+    };
+    let mut story = first_line(error);
+    while let Some(cause) = error.source() {
+        story = format!("{story}: {}", first_line(cause));
+        error = cause;
+    }
+    story
 }

@@ -2,19 +2,40 @@
 //!
 //! ```
 //! use std::time::Duration;
-//! use tower::{Service, ServiceBuilder, ServiceExt};
-//! use tower_tenacity::{RetryLayer, RetryPolicy, stop, wait};
+//! use tower::{ServiceBuilder, ServiceExt, service_fn};
+//! use tower_tenacity::{RetryLayer, RetryPolicy, classify, wait};
+//!
+//! #[derive(Debug, PartialEq)]
+//! enum ShopError { Busy, SoldOut }
 //!
 //! # #[tokio::main(flavor = "current_thread", start_paused = true)] async fn main() {
 //! let policy = RetryPolicy::new()
-//!     .stop(stop::after_attempt(3) | stop::before_delay(Duration::from_secs(60)))
-//!     .wait(wait::exponential().multiplier(Duration::from_secs(2)).max(Duration::from_secs(100)));
+//!     .wait(wait::exponential().multiplier(Duration::from_millis(100)))
+//!     .classify(classify::retry_if(|outcome: &Result<_, ShopError>| *outcome == Err(ShopError::Busy)));
+//! # let calls = std::sync::atomic::AtomicU32::new(0);
+//! # let calls = &calls;
+//! let shop = ServiceBuilder::new().layer(RetryLayer::new(policy)).service(service_fn(|item: &'static str| async move {
+//!     // Busy twice, then open.
+//! #   let call = calls.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+//! #   if call < 2 { return Err(ShopError::Busy); }
+//!     if item == "hat" { Ok("a hat") } else { Err(ShopError::SoldOut) }
+//! }));
+//! assert_eq!(shop.clone().oneshot("hat").await, Ok("a hat"));
+//! assert_eq!(shop.oneshot("gloves").await, Err(ShopError::SoldOut));
+//! # }
+//! ```
 //!
-//! let mut failures = 2;
-//! let (mut service, mut server) = tower_test::mock::spawn_layer::<u32, &str, _>(RetryLayer::new(policy
-//!     // tower-test's errors are boxed; ours is any type.
-//!     .classify(tower_tenacity::classify::errors())));
-//! # let _ = (&mut service, &mut server, &mut failures);
+//! What comes out is the last response or the last error, unchanged. Whoever wants the whole story asks for it:
+//!
+//! ```
+//! # use tower::{Service, ServiceBuilder, ServiceExt, service_fn};
+//! # use tower_tenacity::{RetryLayer, RetryPolicy, StopReason};
+//! # #[tokio::main(flavor = "current_thread", start_paused = true)] async fn main() {
+//! let mut service = ServiceBuilder::new()
+//!     .layer(RetryLayer::new(RetryPolicy::new()).detailed())
+//!     .service(service_fn(|_: u32| async { Err::<(), _>("refused") }));
+//! let error = service.ready().await.unwrap().call(1).await.unwrap_err();
+//! assert_eq!((error.attempts(), error.reason(), error.last()), (3, StopReason::Exhausted, Some(&"refused")));
 //! # }
 //! ```
 //!
