@@ -12,7 +12,8 @@ use serde_json::{Value, json};
 
 const JSON: &str = "application/json; charset=UTF-8";
 const QUOTA_FAILURE: &str = "type.googleapis.com/google.rpc.QuotaFailure";
-const REQUESTS_METRIC: &str = "generativelanguage.googleapis.com/generate_content_free_tier_requests";
+const REQUESTS_METRIC: &str =
+    "generativelanguage.googleapis.com/generate_content_free_tier_requests";
 const MODEL: &str = "gemini-2.5-flash";
 
 /// One answer of a [`GeminiServer`](super::GeminiServer), or one way of not answering.
@@ -68,7 +69,10 @@ impl Reply {
     }
 
     /// A model's answer whose text is this JSON, as structured output has it.
-    #[allow(clippy::needless_pass_by_value, reason = "`json!` is handed over without a borrow")]
+    #[allow(
+        clippy::needless_pass_by_value,
+        reason = "`json!` is handed over without a borrow"
+    )]
     pub fn json(value: Value) -> Self {
         Self::text(value.to_string())
     }
@@ -84,14 +88,22 @@ impl Reply {
     ///
     /// If `status` is not a final HTTP status (200 to 999) or `content_type` not a header value.
     pub fn body(status: u16, content_type: &str, body: impl Into<Bytes>) -> Self {
-        Self::new(final_status(status), content_type, Payload::Raw(body.into()))
+        Self::new(
+            final_status(status),
+            content_type,
+            Payload::Raw(body.into()),
+        )
     }
 
     /// An answer that is cut off by `MAX_TOKENS`. Without any text the content has a role and no parts, as it
     /// happens when thinking used up the tokens.
     pub fn cut_off(text: impl Into<String>) -> Self {
         let text = text.into();
-        let parts = if text.is_empty() { Vec::new() } else { vec![json!({ "text": text })] };
+        let parts = if text.is_empty() {
+            Vec::new()
+        } else {
+            vec![json!({ "text": text })]
+        };
         Self::finished("MAX_TOKENS", parts)
     }
 
@@ -146,7 +158,10 @@ impl Reply {
     /// If `status` is not a final HTTP status (200 to 999).
     pub fn error(status: u16, rpc_status: &str, message: &str, details: Value) -> Self {
         let mut error = json!({ "code": status, "message": message, "status": rpc_status });
-        if details.as_array().is_some_and(|details| !details.is_empty()) {
+        if details
+            .as_array()
+            .is_some_and(|details| !details.is_empty())
+        {
             error["details"] = details;
         }
         Self::body(status, JSON, format!("{:#}\n", json!({ "error": error })))
@@ -155,22 +170,39 @@ impl Reply {
     /// A 429 for a quota per minute that asks for this delay, in the error's message and, rounded down to whole
     /// seconds (from one second on), in its `RetryInfo`. There is no `Retry-After` header: Gemini sends none.
     pub fn rate_limited(delay: Duration) -> Self {
-        Self::quota("GenerateRequestsPerMinutePerProjectPerModel-FreeTier", 10, delay)
+        Self::quota(
+            "GenerateRequestsPerMinutePerProjectPerModel-FreeTier",
+            10,
+            delay,
+        )
     }
 
     /// A 429 for a quota per day. It asks for a short delay, as the real one does, which does not help.
     pub fn daily_quota() -> Self {
-        Self::quota("GenerateRequestsPerDayPerProjectPerModel-FreeTier", 250, Duration::from_millis(36_274))
+        Self::quota(
+            "GenerateRequestsPerDayPerProjectPerModel-FreeTier",
+            250,
+            Duration::from_millis(36_274),
+        )
     }
 
     /// A 429 for a model that this account has no quota for at all (`limit: 0`), with a short delay nevertheless.
     pub fn quota_zero() -> Self {
-        Self::quota("GenerateRequestsPerMinutePerProjectPerModel-FreeTier", 0, Duration::from_millis(22_518))
+        Self::quota(
+            "GenerateRequestsPerMinutePerProjectPerModel-FreeTier",
+            0,
+            Duration::from_millis(22_518),
+        )
     }
 
     /// A 503 `UNAVAILABLE`: the model is overloaded.
     pub fn overloaded() -> Self {
-        Self::error(503, "UNAVAILABLE", "The model is overloaded. Please try again later.", Value::Null)
+        Self::error(
+            503,
+            "UNAVAILABLE",
+            "The model is overloaded. Please try again later.",
+            Value::Null,
+        )
     }
 
     /// A 500 `INTERNAL`.
@@ -196,9 +228,15 @@ impl Reply {
 
     fn quota(quota_id: &str, limit: u32, delay: Duration) -> Self {
         let (told, info) = if delay < Duration::from_secs(1) {
-            (format!("{}ms", delay.as_secs_f64() * 1e3), format!("{}s", delay.as_secs_f64()))
+            (
+                format!("{}ms", delay.as_secs_f64() * 1e3),
+                format!("{}s", delay.as_secs_f64()),
+            )
         } else {
-            (format!("{}s", delay.as_secs_f64()), format!("{}s", delay.as_secs()))
+            (
+                format!("{}s", delay.as_secs_f64()),
+                format!("{}s", delay.as_secs()),
+            )
         };
         let message = format!(
             "You exceeded your current quota, please check your plan and billing details. For more information on \
@@ -233,18 +271,24 @@ impl Reply {
 impl Reply {
     /// The connection is reset (TCP RST) when the request has been read, before any byte of an answer.
     pub fn reset() -> Self {
-        Self { fate: Fate::Broken(Break::Reset), ..Self::body(200, JSON, Bytes::new()) }
+        Self {
+            fate: Fate::Broken(Break::Reset),
+            ..Self::body(200, JSON, Bytes::new())
+        }
     }
 
     /// The connection is closed in good order (TCP FIN) when the request has been read, before any byte of an
     /// answer.
     pub fn close() -> Self {
-        Self { fate: Fate::Broken(Break::Close), ..Self::body(200, JSON, Bytes::new()) }
+        Self {
+            fate: Fate::Broken(Break::Close),
+            ..Self::body(200, JSON, Bytes::new())
+        }
     }
 
-    /// This reply, of which only the head and half of the body arrive before the connection is closed. The
-    /// `content-length` still promises all of it. Nothing changes for [`reset`](Self::reset) and
-    /// [`close`](Self::close).
+    /// This reply, of which only the head and half of the body arrive before the connection is closed; less than
+    /// half, if a body too large for the socket's buffers meets a slow reader. The `content-length` still promises
+    /// all of it. Nothing changes for [`reset`](Self::reset) and [`close`](Self::close).
     pub fn truncated(mut self) -> Self {
         if self.fate == Fate::Answered {
             self.fate = Fate::Truncated;
@@ -294,7 +338,13 @@ impl Reply {
 impl Reply {
     fn new(status: StatusCode, content_type: &str, payload: Payload) -> Self {
         let headers = HeaderMap::from_iter([(CONTENT_TYPE, header_value(content_type))]);
-        Self { status, headers, payload, fate: Fate::Answered, after: Duration::ZERO }
+        Self {
+            status,
+            headers,
+            payload,
+            fate: Fate::Answered,
+            after: Duration::ZERO,
+        }
     }
 
     pub(super) fn delay(&self) -> Duration {
@@ -319,7 +369,9 @@ impl Reply {
 }
 
 fn final_status(status: u16) -> StatusCode {
-    let code = StatusCode::from_u16(status).ok().filter(|code| !code.is_informational());
+    let code = StatusCode::from_u16(status)
+        .ok()
+        .filter(|code| !code.is_informational());
     code.unwrap_or_else(|| panic!("{status} is not a final HTTP status"))
 }
 
@@ -345,9 +397,20 @@ enum End {
 
 impl ReplyBody {
     fn new(bytes: Bytes, cut: bool) -> Self {
-        let (promised, end) = (bytes.len() as u64, if cut { End::Pause } else { End::Whole });
-        let data = if cut { bytes.slice(..bytes.len() / 2) } else { bytes };
-        Self { promised, data, end }
+        let (promised, end) = (
+            bytes.len() as u64,
+            if cut { End::Pause } else { End::Whole },
+        );
+        let data = if cut {
+            bytes.slice(..bytes.len() / 2)
+        } else {
+            bytes
+        };
+        Self {
+            promised,
+            data,
+            end,
+        }
     }
 }
 
@@ -355,7 +418,10 @@ impl Body for ReplyBody {
     type Data = Bytes;
     type Error = CutShort;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, CutShort>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, CutShort>>> {
         if !self.data.is_empty() {
             self.promised -= self.data.len() as u64;
             return Poll::Ready(Some(Ok(Frame::data(std::mem::take(&mut self.data)))));

@@ -91,7 +91,10 @@ impl<Req, Res, E> Script<Req, Res, E> {
             requests: Vec::new(),
             readied: 0,
         };
-        Self { shared: Arc::new(Mutex::new(shared)), ready: false }
+        Self {
+            shared: Arc::new(Mutex::new(shared)),
+            ready: false,
+        }
     }
 
     /// How long every [`Step::Respond`] takes, for all clones; zero by default.
@@ -137,7 +140,11 @@ impl<Req, Res, E> Script<Req, Res, E> {
     ///
     /// Steps that answer at once leave only the delays that were waited between attempts; a latency is included.
     pub fn delays(&self) -> Vec<Duration> {
-        self.lock().times.windows(2).map(|pair| pair[1] - pair[0]).collect()
+        self.lock()
+            .times
+            .windows(2)
+            .map(|pair| pair[1] - pair[0])
+            .collect()
     }
 
     /// A copy of the requests of all calls, in the order of the calls.
@@ -191,7 +198,10 @@ impl<Req, Res, E> Service<Req> for Script<Req, Res, E> {
     }
 
     fn call(&mut self, request: Req) -> Self::Future {
-        assert!(self.ready, "called before ready: this instance of the script was not polled ready for the call");
+        assert!(
+            self.ready,
+            "called before ready: this instance of the script was not polled ready for the call"
+        );
         self.ready = false;
         let mut shared = self.lock();
         shared.readied -= 1;
@@ -204,12 +214,17 @@ impl<Req, Res, E> Service<Req> for Script<Req, Res, E> {
             Some(Step::Respond(outcome)) => (latency, Some(outcome)),
             Some(Step::After(after, outcome)) => (after, Some(outcome)),
             Some(Step::Hang) => (Duration::ZERO, None),
-            None => panic!("script exhausted: call {calls} has no step, the script had {}", calls - 1),
+            None => panic!(
+                "script exhausted: call {calls} has no step, the script had {}",
+                calls - 1
+            ),
         };
         let state = match outcome {
             None => State::Hanging,
             Some(_) if after.is_zero() => State::Answering,
-            Some(_) => State::Sleeping { delay: sleep(after) },
+            Some(_) => State::Sleeping {
+                delay: sleep(after),
+            },
         };
         ScriptFuture { state, outcome }
     }
@@ -217,7 +232,10 @@ impl<Req, Res, E> Service<Req> for Script<Req, Res, E> {
 
 impl<Req, Res, E> Clone for Script<Req, Res, E> {
     fn clone(&self) -> Self {
-        Self { shared: Arc::clone(&self.shared), ready: false }
+        Self {
+            shared: Arc::clone(&self.shared),
+            ready: false,
+        }
     }
 }
 
@@ -232,7 +250,11 @@ impl<Req, Res, E> Drop for Script<Req, Res, E> {
 impl<Req, Res, E> fmt::Debug for Script<Req, Res, E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (calls, remaining) = (self.calls(), self.remaining());
-        f.debug_struct("Script").field("calls", &calls).field("remaining", &remaining).field("ready", &self.ready).finish()
+        f.debug_struct("Script")
+            .field("calls", &calls)
+            .field("remaining", &remaining)
+            .field("ready", &self.ready)
+            .finish()
     }
 }
 
@@ -265,7 +287,11 @@ impl<Res, E> Future for ScriptFuture<Res, E> {
             StateProj::Sleeping { delay } => ready!(delay.poll(cx)),
             StateProj::Answering => {}
         }
-        Poll::Ready(this.outcome.take().expect("a future is not polled after it has finished"))
+        Poll::Ready(
+            this.outcome
+                .take()
+                .expect("a future is not polled after it has finished"),
+        )
     }
 }
 

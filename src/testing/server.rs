@@ -62,10 +62,22 @@ impl GeminiServer {
         let script = script.into_iter().collect();
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
         let addr = listener.local_addr()?;
-        let state = State { script, repeat_last: false, requests: Vec::new(), connections: 0 };
-        let shared = Arc::new(Shared { state: Mutex::new(state), received: watch::Sender::new(0) });
+        let state = State {
+            script,
+            repeat_last: false,
+            requests: Vec::new(),
+            connections: 0,
+        };
+        let shared = Arc::new(Shared {
+            state: Mutex::new(state),
+            received: watch::Sender::new(0),
+        });
         let accepting = tokio::spawn(accept(listener, Arc::clone(&shared)));
-        Ok(Self { addr, shared, accepting })
+        Ok(Self {
+            addr,
+            shared,
+            accepting,
+        })
     }
 
     /// Repeats the last reply of the script for ever, instead of running out of replies.
@@ -144,7 +156,10 @@ impl RecordedRequest {
 
     /// The model the path names, if it is one of `generateContent`.
     pub fn model(&self) -> Option<&str> {
-        let model = self.path().strip_prefix("/v1beta/models/")?.strip_suffix(":generateContent")?;
+        let model = self
+            .path()
+            .strip_prefix("/v1beta/models/")?
+            .strip_suffix(":generateContent")?;
         (!model.is_empty() && !model.contains(['/', ':'])).then_some(model)
     }
 
@@ -157,7 +172,11 @@ impl RecordedRequest {
     /// if it is empty.
     pub fn api_key(&self) -> Option<&str> {
         let header = self.headers.get(API_KEY).and_then(|key| key.to_str().ok());
-        let in_query = || self.query()?.split('&').find_map(|pair| pair.strip_prefix("key="));
+        let in_query = || {
+            self.query()?
+                .split('&')
+                .find_map(|pair| pair.strip_prefix("key="))
+        };
         header.or_else(in_query).filter(|key| !key.is_empty())
     }
 
@@ -172,7 +191,8 @@ impl RecordedRequest {
     ///
     /// If it is something else.
     pub fn json(&self) -> Value {
-        serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("the request is no JSON: {error}"))
+        serde_json::from_slice(&self.body)
+            .unwrap_or_else(|error| panic!("the request is no JSON: {error}"))
     }
 
     /// When the request was complete.
@@ -242,7 +262,8 @@ impl State {
             _ => self.script.pop_front(),
         };
         next.unwrap_or_else(|| {
-            let message = "script exhausted: the test's Gemini server has no reply left for this request";
+            let message =
+                "script exhausted: the test's Gemini server has no reply left for this request";
             Reply::error(400, "FAILED_PRECONDITION", message, Value::Null)
         })
     }
@@ -321,12 +342,21 @@ async fn answer(request: Request<Incoming>, shared: &Shared) -> Result<Response<
     };
     let mut headers = head.headers;
     for name in [API_KEY, AUTHORIZATION.as_str()] {
-        for (_, value) in headers.iter_mut().filter(|(header, _)| header.as_str() == name) {
+        for (_, value) in headers
+            .iter_mut()
+            .filter(|(header, _)| header.as_str() == name)
+        {
             value.set_sensitive(true);
         }
     }
     let (method, uri) = (head.method, head.uri);
-    let reply = shared.receive(RecordedRequest { method, uri, headers, body, received_at: Instant::now() });
+    let reply = shared.receive(RecordedRequest {
+        method,
+        uri,
+        headers,
+        body,
+        received_at: Instant::now(),
+    });
     if !reply.delay().is_zero() {
         sleep(reply.delay()).await;
     }
