@@ -1,115 +1,221 @@
+//! What a [`GeminiServer`](super::GeminiServer) answers: constructors for the bodies and faults seen in the field.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use http::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
+use http::{Response, StatusCode};
+use http_body::{Body, Frame, SizeHint};
 use serde_json::{Value, json};
 
-/// What the stand-in does with one request.
+const JSON: &str = "application/json; charset=UTF-8";
+const QUOTA_FAILURE: &str = "type.googleapis.com/google.rpc.QuotaFailure";
+const REQUESTS_METRIC: &str = "generativelanguage.googleapis.com/generate_content_free_tier_requests";
+const MODEL: &str = "gemini-2.5-flash";
+
+/// One answer of a [`GeminiServer`](super::GeminiServer), or one way of not answering.
+///
+/// ```
+/// use std::time::Duration;
+/// use tower_tenacity::testing::Reply;
+///
+/// let script = [
+///     Reply::overloaded().after(Duration::from_millis(20)), // a slow 503
+///     Reply::rate_limited(Duration::from_secs(2)),          // a 429 with the delay in its body
+///     Reply::text("a long story").truncated(),              // the connection breaks half-way
+///     Reply::text("Hello").usage(7, 2),
+/// ];
+/// # assert_eq!(script.len(), 4);
+/// ```
 #[derive(Clone, Debug)]
-#[must_use]
+#[must_use = "a reply does nothing until a server plays it"]
 pub struct Reply {
-    pub(super) after: Duration,
-    pub(super) action: Action,
+    status: StatusCode,
+    headers: HeaderMap,
+    payload: Payload,
+    fate: Fate,
+    after: Duration,
 }
 
 #[derive(Clone, Debug)]
-pub(super) enum Action {
-    Respond { status: StatusCode, headers: HeaderMap, body: Bytes, cut: bool },
-    // Ends the connection without a byte; with a reset if asked to.
-    Hangup { reset: bool },
+enum Payload {
+    /// A `GenerateContentResponse`, kept as a value so that its usage can be changed.
+    Generated(Value),
+    Raw(Bytes),
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fate {
+    Answered,
+    Truncated,
+    Broken(Break),
+}
+
+/// How a connection ends without an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Break {
+    Close,
+    Reset,
+}
+
+/// Answers.
 impl Reply {
-    /// A good answer: `text`, said by the model.
-    pub fn text(text: impl AsRef<str>) -> Self {
-        Self::candidate(&json!({ "content": content(text.as_ref()), "finishReason": "STOP", "index": 0 }))
+    /// A model's answer: this text, finished with `STOP`.
+    pub fn text(text: impl Into<String>) -> Self {
+        Self::finished("STOP", vec![json!({ "text": text.into() })])
     }
 
-    /// A good answer whose text is this JSON document.
-    pub fn json(document: impl Into<Value>) -> Self {
-        Self::text(document.into().to_string())
+    /// A model's answer whose text is this JSON, as structured output has it.
+    #[allow(clippy::needless_pass_by_value, reason = "`json!` is handed over without a borrow")]
+    pub fn json(value: Value) -> Self {
+        Self::text(value.to_string())
     }
 
-    /// The answer that was cut off at the limit of tokens.
-    pub fn cut_off(text: impl AsRef<str>) -> Self {
-        Self::candidate(&json!({ "content": content(text.as_ref()), "finishReason": "MAX_TOKENS", "index": 0 }))
+    /// A 200 with this `GenerateContentResponse`, sent as it is.
+    pub fn response(response: Value) -> Self {
+        Self::new(StatusCode::OK, JSON, Payload::Generated(response))
     }
 
-    /// An answer without a word, as models give now and then.
+    /// Any answer at all.
+    ///
+    /// # Panics
+    ///
+    /// If `status` is not a final HTTP status (200 to 999) or `content_type` not a header value.
+    pub fn body(status: u16, content_type: &str, body: impl Into<Bytes>) -> Self {
+        Self::new(final_status(status), content_type, Payload::Raw(body.into()))
+    }
+
+    /// An answer that is cut off by `MAX_TOKENS`. Without any text the content has a role and no parts, as it
+    /// happens when thinking used up the tokens.
+    pub fn cut_off(text: impl Into<String>) -> Self {
+        let text = text.into();
+        let parts = if text.is_empty() { Vec::new() } else { vec![json!({ "text": text })] };
+        Self::finished("MAX_TOKENS", parts)
+    }
+
+    /// An answer that stopped without saying anything: a role, no parts, `STOP`.
     pub fn empty() -> Self {
-        Self::candidate(&json!({ "content": { "role": "model" }, "finishReason": "STOP", "index": 0 }))
+        Self::finished("STOP", Vec::new())
     }
 
-    /// An answer withheld for safety.
-    pub fn unsafe_answer() -> Self {
-        Self::candidate(&json!({ "finishReason": "SAFETY", "index": 0 }))
-    }
-
-    /// A prompt that was blocked: no candidates, but tokens billed.
+    /// A prompt that was blocked: `promptFeedback` with `PROHIBITED_CONTENT`, no candidates.
     pub fn blocked() -> Self {
         Self::response(json!({
-            "promptFeedback": { "blockReason": "SAFETY" },
-            "usageMetadata": { "promptTokenCount": 12, "totalTokenCount": 12 },
-            "modelVersion": "gemini-stand-in",
+            "promptFeedback": { "blockReason": "PROHIBITED_CONTENT" },
+            "usageMetadata": { "promptTokenCount": 8, "totalTokenCount": 8 },
+            "modelVersion": MODEL,
         }))
     }
 
-    fn candidate(candidate: &Value) -> Self {
+    fn finished(reason: &str, parts: Vec<Value>) -> Self {
+        let mut content = json!({ "role": "model" });
+        if !parts.is_empty() {
+            content["parts"] = Value::Array(parts);
+        }
         Self::response(json!({
-            "candidates": [candidate],
-            "usageMetadata": { "promptTokenCount": 12, "candidatesTokenCount": 8, "totalTokenCount": 20 },
-            "modelVersion": "gemini-stand-in",
-            "responseId": "stand-in",
+            "candidates": [{ "content": content, "finishReason": reason, "index": 0 }],
+            "usageMetadata": {},
+            "modelVersion": MODEL,
+            "responseId": "testing",
         }))
+        .usage(8, 5)
     }
+}
 
-    /// A 200 with this body, whatever it is.
-    pub fn response(body: impl Into<Value>) -> Self {
-        Self::body(StatusCode::OK, JSON, body.into().to_string())
-    }
-
-    /// Anything at all.
-    pub fn body(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Self {
-        let headers = HeaderMap::from_iter([(header::CONTENT_TYPE, HeaderValue::from_static(content_type))]);
-        let action = Action::Respond { status, headers, body: body.into(), cut: false };
-        Self { after: Duration::ZERO, action }
-    }
-
-    /// An error in Google's envelope.
-    pub fn error(status: StatusCode, rpc_status: &str, message: &str, details: impl Into<Value>) -> Self {
-        let mut error = json!({ "code": status.as_u16(), "message": message, "status": rpc_status });
-        let details = details.into();
-        if !details.is_null() {
+/// Errors.
+impl Reply {
+    /// An error in Google's envelope: `{"error": {code, message, status, details}}`.
+    ///
+    /// `details` is a JSON array; anything else, and an empty array, leaves the field out.
+    ///
+    /// ```
+    /// use serde_json::{Value, json};
+    /// use tower_tenacity::testing::Reply;
+    ///
+    /// let plain = Reply::error(499, "CANCELLED", "The operation was cancelled.", Value::Null);
+    /// let detailed = Reply::error(403, "PERMISSION_DENIED", "Your API key was reported as leaked.", json!([
+    ///     { "@type": "type.googleapis.com/google.rpc.ErrorInfo", "reason": "API_KEY_LEAKED" },
+    /// ]));
+    /// # drop((plain, detailed));
+    /// ```
+    ///
+    /// # Panics
+    ///
+    /// If `status` is not a final HTTP status (200 to 999).
+    pub fn error(status: u16, rpc_status: &str, message: &str, details: Value) -> Self {
+        let mut error = json!({ "code": status, "message": message, "status": rpc_status });
+        if details.as_array().is_some_and(|details| !details.is_empty()) {
             error["details"] = details;
         }
-        Self::body(status, JSON, json!({ "error": error }).to_string())
+        Self::body(status, JSON, format!("{:#}\n", json!({ "error": error })))
     }
 
-    /// 429: a quota per minute is used up; come back after `delay`. As the real one does, the message says it to the
-    /// nanosecond and `RetryInfo` rounds whole seconds down.
+    /// A 429 for a quota per minute that asks for this delay, in the error's message and, rounded down to whole
+    /// seconds (from one second on), in its `RetryInfo`. There is no `Retry-After` header: Gemini sends none.
     pub fn rate_limited(delay: Duration) -> Self {
-        Self::quota("GenerateRequestsPerMinutePerProjectPerModel-FreeTier", 5, delay)
+        Self::quota("GenerateRequestsPerMinutePerProjectPerModel-FreeTier", 10, delay)
     }
 
-    /// 429: the quota of the day is used up, with the short delay that comes with it all the same.
+    /// A 429 for a quota per day. It asks for a short delay, as the real one does, which does not help.
     pub fn daily_quota() -> Self {
-        Self::quota("GenerateRequestsPerDayPerProjectPerModel-FreeTier", 20, Duration::from_millis(36_430))
+        Self::quota("GenerateRequestsPerDayPerProjectPerModel-FreeTier", 250, Duration::from_millis(36_274))
     }
 
-    /// 429: the model is not on this tier at all.
-    pub fn no_quota() -> Self {
-        Self::quota("GenerateRequestsPerDayPerProjectPerModel-FreeTier", 0, Duration::from_millis(38_962))
+    /// A 429 for a model that this account has no quota for at all (`limit: 0`), with a short delay nevertheless.
+    pub fn quota_zero() -> Self {
+        Self::quota("GenerateRequestsPerMinutePerProjectPerModel-FreeTier", 0, Duration::from_millis(22_518))
     }
 
-    fn quota(quota: &str, limit: u32, delay: Duration) -> Self {
-        let seconds = delay.as_secs_f64();
-        let metric = "generativelanguage.googleapis.com/generate_content_free_tier_requests";
-        let message = format!(
-            "You exceeded your current quota, please check your plan and billing details. \n* Quota exceeded for metric: \
-             {metric}, limit: {limit}, model: gemini-stand-in\nPlease retry in {seconds}s."
+    /// A 503 `UNAVAILABLE`: the model is overloaded.
+    pub fn overloaded() -> Self {
+        Self::error(503, "UNAVAILABLE", "The model is overloaded. Please try again later.", Value::Null)
+    }
+
+    /// A 500 `INTERNAL`.
+    pub fn internal() -> Self {
+        let message = "An internal error has occurred. Please retry or report in \
+            https://developers.generativeai.google/guide/troubleshooting";
+        Self::error(500, "INTERNAL", message, Value::Null)
+    }
+
+    /// An HTML error page, as a proxy or a front end sends it.
+    ///
+    /// # Panics
+    ///
+    /// If `status` is not a final HTTP status (200 to 999).
+    pub fn html(status: u16) -> Self {
+        let title = final_status(status).canonical_reason().unwrap_or("Error");
+        let page = format!(
+            "<!DOCTYPE html>\n<html lang=en>\n  <title>Error {status} ({title})!!1</title>\n  \
+             <p><b>{status}.</b> <ins>That\u{2019}s an error.</ins>\n"
         );
-        let hint = if seconds >= 1.0 { format!("{}s", delay.as_secs()) } else { format!("{seconds}s") };
+        Self::body(status, "text/html; charset=UTF-8", page)
+    }
+
+    fn quota(quota_id: &str, limit: u32, delay: Duration) -> Self {
+        let (told, info) = if delay < Duration::from_secs(1) {
+            (format!("{}ms", delay.as_secs_f64() * 1e3), format!("{}s", delay.as_secs_f64()))
+        } else {
+            (format!("{}s", delay.as_secs_f64()), format!("{}s", delay.as_secs()))
+        };
+        let message = format!(
+            "You exceeded your current quota, please check your plan and billing details. For more information on \
+             this error, head to: https://ai.google.dev/gemini-api/docs/rate-limits. \n* Quota exceeded for metric: \
+             {REQUESTS_METRIC}, limit: {limit}, model: {MODEL}\nPlease retry in {told}."
+        );
+        let mut violation = json!({
+            "quotaMetric": REQUESTS_METRIC,
+            "quotaId": quota_id,
+            "quotaDimensions": { "location": "global", "model": MODEL },
+        });
+        // proto3 JSON: an int64 is a string, and a zero is left out.
+        if limit > 0 {
+            violation["quotaValue"] = Value::String(limit.to_string());
+        }
         let details = json!([
+            { "@type": QUOTA_FAILURE, "violations": [violation] },
             {
                 "@type": "type.googleapis.com/google.rpc.Help",
                 "links": [{
@@ -117,86 +223,171 @@ impl Reply {
                     "url": "https://ai.google.dev/gemini-api/docs/rate-limits",
                 }],
             },
-            {
-                "@type": "type.googleapis.com/google.rpc.QuotaFailure",
-                "violations": [{
-                    "quotaMetric": metric,
-                    "quotaId": quota,
-                    "quotaDimensions": { "location": "global", "model": "gemini-stand-in" },
-                    "quotaValue": limit.to_string(),
-                }],
-            },
-            { "@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": hint },
+            { "@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": info },
         ]);
-        Self::error(StatusCode::TOO_MANY_REQUESTS, "RESOURCE_EXHAUSTED", &message, details)
+        Self::error(429, "RESOURCE_EXHAUSTED", &message, details)
     }
+}
 
-    /// 503: the model is overloaded.
-    pub fn overloaded() -> Self {
-        let message = "The model is overloaded. Please try again later.";
-        Self::error(StatusCode::SERVICE_UNAVAILABLE, "UNAVAILABLE", message, Value::Null)
-    }
-
-    /// 500.
-    pub fn internal() -> Self {
-        Self::error(StatusCode::INTERNAL_SERVER_ERROR, "INTERNAL", "Internal error encountered.", Value::Null)
-    }
-
-    /// 400: the key is not valid. A bad key is no 401 at Google.
-    pub fn invalid_key() -> Self {
-        let details = json!([{
-            "@type": "type.googleapis.com/google.rpc.ErrorInfo",
-            "reason": "API_KEY_INVALID",
-            "domain": "googleapis.com",
-            "metadata": { "service": "generativelanguage.googleapis.com" },
-        }]);
-        let message = "API key not valid. Please pass a valid API key.";
-        Self::error(StatusCode::BAD_REQUEST, "INVALID_ARGUMENT", message, details)
-    }
-
-    /// An HTML page, as proxies and wrong paths give.
-    pub fn html(status: StatusCode) -> Self {
-        let page = format!(
-            "<!DOCTYPE html>\n<html lang=en><title>Error {status}</title>\n<p><b>{status}.</b> That’s an error.\n"
-        );
-        Self::body(status, "text/html; charset=UTF-8", page)
-    }
-
-    /// The connection is reset before anything is said.
+/// Broken connections.
+impl Reply {
+    /// The connection is reset (TCP RST) when the request has been read, before any byte of an answer.
     pub fn reset() -> Self {
-        Self { after: Duration::ZERO, action: Action::Hangup { reset: true } }
+        Self { fate: Fate::Broken(Break::Reset), ..Self::body(200, JSON, Bytes::new()) }
     }
 
-    /// The connection is closed before anything is said.
+    /// The connection is closed in good order (TCP FIN) when the request has been read, before any byte of an
+    /// answer.
     pub fn close() -> Self {
-        Self { after: Duration::ZERO, action: Action::Hangup { reset: false } }
+        Self { fate: Fate::Broken(Break::Close), ..Self::body(200, JSON, Bytes::new()) }
     }
 
-    /// The connection breaks in the middle of the body. A hang-up stays what it is.
+    /// This reply, of which only the head and half of the body arrive before the connection is closed; less than
+    /// half, if a body too large for the socket's buffers meets a slow reader. The `content-length` still promises
+    /// all of it. Nothing changes for [`reset`](Self::reset) and [`close`](Self::close).
     pub fn truncated(mut self) -> Self {
-        if let Action::Respond { cut, .. } = &mut self.action {
-            *cut = true;
+        if self.fate == Fate::Answered {
+            self.fate = Fate::Truncated;
         }
         self
     }
+}
 
-    /// Takes its time before it says or does anything.
+/// Modifiers.
+impl Reply {
+    /// Waits this long between the request and the reply; zero by default.
     pub fn after(mut self, delay: Duration) -> Self {
         self.after = delay;
         self
     }
 
-    /// Adds a header.
-    pub fn header(mut self, name: HeaderName, value: HeaderValue) -> Self {
-        if let Action::Respond { headers, .. } = &mut self.action {
-            headers.append(name, value);
+    /// Sets a header, in place of any earlier value.
+    ///
+    /// # Panics
+    ///
+    /// If this is not a valid header.
+    pub fn header(mut self, name: &str, value: &str) -> Self {
+        let name = HeaderName::from_bytes(name.as_bytes()).expect("`name` is a header name");
+        self.headers.insert(name, header_value(value));
+        self
+    }
+
+    /// Sets the tokens that `usageMetadata` reports, their sum included, if this reply is a model's answer.
+    /// Other replies stay as they are.
+    pub fn usage(mut self, prompt: u32, candidates: u32) -> Self {
+        if let Payload::Generated(Value::Object(response)) = &mut self.payload {
+            let mut usage = json!({
+                "promptTokenCount": prompt,
+                "totalTokenCount": u64::from(prompt) + u64::from(candidates),
+            });
+            // proto3 JSON leaves a zero out.
+            if candidates > 0 {
+                usage["candidatesTokenCount"] = candidates.into();
+            }
+            response.insert("usageMetadata".to_owned(), usage);
         }
         self
     }
 }
 
-const JSON: &str = "application/json; charset=UTF-8";
+/// What the server needs.
+impl Reply {
+    fn new(status: StatusCode, content_type: &str, payload: Payload) -> Self {
+        let headers = HeaderMap::from_iter([(CONTENT_TYPE, header_value(content_type))]);
+        Self { status, headers, payload, fate: Fate::Answered, after: Duration::ZERO }
+    }
 
-fn content(text: &str) -> Value {
-    json!({ "role": "model", "parts": [{ "text": text }] })
+    pub(super) fn delay(&self) -> Duration {
+        self.after
+    }
+
+    pub(super) fn into_response(self) -> Result<Response<ReplyBody>, Break> {
+        let cut = match self.fate {
+            Fate::Broken(how) => return Err(how),
+            Fate::Answered => false,
+            Fate::Truncated => true,
+        };
+        let bytes = match self.payload {
+            Payload::Generated(response) => Bytes::from(format!("{response:#}\n")),
+            Payload::Raw(bytes) => bytes,
+        };
+        let mut response = Response::new(ReplyBody::new(bytes, cut));
+        *response.status_mut() = self.status;
+        *response.headers_mut() = self.headers;
+        Ok(response)
+    }
 }
+
+fn final_status(status: u16) -> StatusCode {
+    let code = StatusCode::from_u16(status).ok().filter(|code| !code.is_informational());
+    code.unwrap_or_else(|| panic!("{status} is not a final HTTP status"))
+}
+
+fn header_value(value: &str) -> HeaderValue {
+    HeaderValue::from_str(value).expect("the value is a header value")
+}
+
+/// A body that may promise more than it delivers.
+#[derive(Debug)]
+pub(super) struct ReplyBody {
+    promised: u64,
+    data: Bytes,
+    end: End,
+}
+
+#[derive(Debug)]
+enum End {
+    Whole,
+    /// The pause lets the connection flush what it has before it is cut.
+    Pause,
+    Cut,
+}
+
+impl ReplyBody {
+    fn new(bytes: Bytes, cut: bool) -> Self {
+        let (promised, end) = (bytes.len() as u64, if cut { End::Pause } else { End::Whole });
+        let data = if cut { bytes.slice(..bytes.len() / 2) } else { bytes };
+        Self { promised, data, end }
+    }
+}
+
+impl Body for ReplyBody {
+    type Data = Bytes;
+    type Error = CutShort;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, CutShort>>> {
+        if !self.data.is_empty() {
+            self.promised -= self.data.len() as u64;
+            return Poll::Ready(Some(Ok(Frame::data(std::mem::take(&mut self.data)))));
+        }
+        match self.end {
+            End::Whole => Poll::Ready(None),
+            End::Cut => Poll::Ready(Some(Err(CutShort))),
+            End::Pause => {
+                self.end = End::Cut;
+                cx.waker().wake_by_ref();
+                Poll::Pending
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        matches!(self.end, End::Whole) && self.data.is_empty()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.promised)
+    }
+}
+
+/// Makes hyper give the connection up; nobody gets to see it.
+#[derive(Debug)]
+pub(super) struct CutShort;
+
+impl std::fmt::Display for CutShort {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("the script breaks the connection")
+    }
+}
+
+impl std::error::Error for CutShort {}

@@ -1,289 +1,334 @@
-use std::{
-    collections::VecDeque,
-    convert::Infallible,
-    fmt, io,
-    net::SocketAddr,
-    pin::Pin,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    task::{Context, Poll},
-};
+//! A Gemini API on a loopback socket.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::future::{Future, poll_fn};
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderMap, Method, Request, Response, StatusCode, Uri};
-use http_body::{Body, Frame, SizeHint};
-use http_body_util::{BodyExt, Limited};
-use hyper::{body::Incoming, server::conn::http1, service::service_fn};
+use http::header::AUTHORIZATION;
+use http::{HeaderMap, Method, Request, Response, Uri};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
 use hyper_util::rt::TokioIo;
-use serde_json::Value;
-use tokio::{
-    net::{TcpListener, TcpStream},
-    sync::{Notify, watch},
-    task::JoinSet,
-    time::Instant,
-};
+use serde_json::{Value, json};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::task::{JoinHandle, JoinSet};
+use tokio::time::{Instant, sleep};
 
-use super::{Reply, reply::Action};
+use super::reply::{Break, CutShort, Reply, ReplyBody};
 
-// A test that sends more than this is after something else.
-const MAX_REQUEST: usize = 64 * 1024 * 1024;
+const API_KEY: &str = "x-goog-api-key";
+const MAX_BODY: usize = 64 * 1024 * 1024;
 
-/// A Gemini stand-in on loopback that plays a script; see the [module](crate::testing). Dropping it closes everything.
+/// A stand-in for the Gemini API that plays a script of [replies](Reply).
+///
+/// It speaks HTTP/1.1 on a loopback port of its own and knows one method,
+/// `POST /v1beta/models/{model}:generateContent`. Each such request that carries a key gets the next reply of the
+/// script; like the real API it refuses a request without a key (403) and knows nothing of other paths (404), and
+/// those use up no reply. Every request that arrives whole is recorded, whatever it is answered. When the
+/// script is used up the answer is a 400 `FAILED_PRECONDITION` that says so, an error nobody should retry.
+///
+/// Dropping the server closes its socket and all its connections.
+///
+/// See the [module](super) for an example.
 #[derive(Debug)]
 pub struct GeminiServer {
-    address: SocketAddr,
+    addr: SocketAddr,
     shared: Arc<Shared>,
-    received: watch::Receiver<usize>,
-    // Aborted, with every connection, when dropped.
-    _task: JoinSet<()>,
-}
-
-struct Shared {
-    log: Mutex<Log>,
-    received: watch::Sender<usize>,
-}
-
-#[derive(Default)]
-struct Log {
-    replies: VecDeque<Reply>,
-    requests: Vec<RecordedRequest>,
-    connections: usize,
-}
-
-impl Shared {
-    fn log(&self) -> MutexGuard<'_, Log> {
-        self.log.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl fmt::Debug for Shared {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let log = self.log();
-        f.debug_struct("Shared")
-            .field("replies", &log.replies.len())
-            .field("requests", &log.requests.len())
-            .finish_non_exhaustive()
-    }
+    accepting: JoinHandle<()>,
 }
 
 impl GeminiServer {
-    /// Listens on a free port of 127.0.0.1 and answers each `generateContent` with the next reply.
-    ///
-    /// When the script has been played, requests get a 400 that says so. A request without a key, or to another
-    /// path, gets the error that Google gives, and uses up no reply.
+    /// Starts a server that plays these replies, one for each request, in the order the requests arrive.
     ///
     /// # Errors
-    /// No port could be had.
-    pub async fn start(replies: impl IntoIterator<Item = Reply>) -> io::Result<Self> {
-        let listener = TcpListener::bind((std::net::Ipv4Addr::LOCALHOST, 0)).await?;
-        let address = listener.local_addr()?;
-        let (sender, received) = watch::channel(0);
-        let log = Log { replies: replies.into_iter().collect(), ..Log::default() };
-        let shared = Arc::new(Shared { log: Mutex::new(log), received: sender });
-        let mut task = JoinSet::new();
-        task.spawn(accept(listener, shared.clone()));
-        Ok(Self { address, shared, received, _task: task })
+    ///
+    /// If no loopback port can be bound.
+    ///
+    /// # Panics
+    ///
+    /// Outside a tokio runtime that has its I/O driver enabled.
+    pub async fn start<I>(script: I) -> io::Result<Self>
+    where
+        I: IntoIterator<Item = Reply>,
+    {
+        let script = script.into_iter().collect();
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+        let addr = listener.local_addr()?;
+        let state = State { script, repeat_last: false, requests: Vec::new(), connections: 0 };
+        let shared = Arc::new(Shared { state: Mutex::new(state), received: watch::Sender::new(0) });
+        let accepting = tokio::spawn(accept(listener, Arc::clone(&shared)));
+        Ok(Self { addr, shared, accepting })
     }
 
-    /// Where it listens: `http://127.0.0.1:port`, the base URL for a client.
+    /// Repeats the last reply of the script for ever, instead of running out of replies.
     #[must_use]
+    pub fn repeat_last(self) -> Self {
+        self.shared.lock().repeat_last = true;
+        self
+    }
+
+    /// What to use instead of `https://generativelanguage.googleapis.com`: `http://127.0.0.1:port`.
     pub fn url(&self) -> String {
-        format!("http://{}", self.address)
+        format!("http://{}", self.addr)
     }
 
-    /// Adds a reply to the end of the script.
-    pub fn push(&self, reply: Reply) {
-        self.shared.log().replies.push_back(reply);
+    /// The address the server listens on.
+    pub fn addr(&self) -> SocketAddr {
+        self.addr
     }
 
-    /// What it was asked so far, refused requests included.
-    #[must_use]
+    /// The requests received so far, in the order they were complete.
     pub fn requests(&self) -> Vec<RecordedRequest> {
-        self.shared.log().requests.clone()
+        self.shared.lock().requests.clone()
     }
 
-    /// How many connections were opened.
-    #[must_use]
+    /// Waits until `count` requests have been received, those before this call included.
+    pub async fn received(&self, count: usize) {
+        let mut received = self.shared.received.subscribe();
+        // The sender lives in `self`, so this cannot fail.
+        let _ = received.wait_for(|received| *received >= count).await;
+    }
+
+    /// How many connections were accepted so far.
     pub fn connections(&self) -> usize {
-        self.shared.log().connections
+        self.shared.lock().connections
     }
 
-    /// How many replies have not been played.
-    #[must_use]
+    /// How many replies of the script have not been played yet.
     pub fn remaining(&self) -> usize {
-        self.shared.log().replies.len()
-    }
-
-    /// Waits until `n` requests have arrived in all.
-    pub async fn received(&self, n: usize) {
-        // The sender lives as long as `self`.
-        let _ = self.received.clone().wait_for(|received| *received >= n).await;
+        self.shared.lock().script.len()
     }
 }
 
-/// One request that arrived.
+impl Drop for GeminiServer {
+    fn drop(&mut self) {
+        self.accepting.abort();
+    }
+}
+
+/// A request that a [`GeminiServer`] received.
+///
+/// The API key is there to assert on, and `Debug` does not show it.
 #[derive(Clone)]
 pub struct RecordedRequest {
     method: Method,
     uri: Uri,
     headers: HeaderMap,
     body: Bytes,
-    at: Instant,
+    received_at: Instant,
 }
 
 impl RecordedRequest {
-    /// Its method.
-    #[must_use]
+    /// The method.
     pub fn method(&self) -> &Method {
         &self.method
     }
 
-    /// Its path, and query if there is one.
-    #[must_use]
+    /// The path, without a query.
     pub fn path(&self) -> &str {
-        self.uri.path_and_query().map_or("", |path| path.as_str())
+        self.uri.path()
     }
 
-    /// Its headers. The key is among them: do not print it.
-    #[must_use]
+    /// The query, without its question mark. Keys do not belong there, but may be.
+    pub fn query(&self) -> Option<&str> {
+        self.uri.query()
+    }
+
+    /// The model the path names, if it is one of `generateContent`.
+    pub fn model(&self) -> Option<&str> {
+        let model = self.path().strip_prefix("/v1beta/models/")?.strip_suffix(":generateContent")?;
+        (!model.is_empty() && !model.contains(['/', ':'])).then_some(model)
+    }
+
+    /// The headers. The API key and `authorization` are marked as sensitive.
     pub fn headers(&self) -> &HeaderMap {
         &self.headers
     }
 
-    /// Its body.
-    #[must_use]
+    /// The API key: the header `x-goog-api-key` or, as the real API accepts it too, `key` in the query. `None`
+    /// if it is empty.
+    pub fn api_key(&self) -> Option<&str> {
+        let header = self.headers.get(API_KEY).and_then(|key| key.to_str().ok());
+        let in_query = || self.query()?.split('&').find_map(|pair| pair.strip_prefix("key="));
+        header.or_else(in_query).filter(|key| !key.is_empty())
+    }
+
+    /// The body.
     pub fn body(&self) -> &Bytes {
         &self.body
     }
 
-    /// Its body as JSON; `null` if it is none.
-    #[must_use]
+    /// The body as JSON.
+    ///
+    /// # Panics
+    ///
+    /// If it is something else.
     pub fn json(&self) -> Value {
-        serde_json::from_slice(&self.body).unwrap_or_default()
+        serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("the request is no JSON: {error}"))
     }
 
-    /// When its body was complete.
-    #[must_use]
-    pub fn at(&self) -> Instant {
-        self.at
+    /// When the request was complete.
+    pub fn received_at(&self) -> Instant {
+        self.received_at
     }
 }
 
-/// Without the headers, where the key is, and without the body, where the prompt is.
 impl fmt::Debug for RecordedRequest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // No query, which may hold a key, and of the body only its length.
         f.debug_struct("RecordedRequest")
             .field("method", &self.method)
-            .field("path", &self.uri.path())
-            .field("body", &self.body.len())
+            .field("path", &self.path())
+            .field("headers", &self.headers)
+            .field("body", &format_args!("{} bytes", self.body.len()))
+            .field("received_at", &self.received_at)
+            .finish()
+    }
+}
+
+/// What the server's handle and its tasks share.
+struct Shared {
+    state: Mutex<State>,
+    received: watch::Sender<usize>,
+}
+
+struct State {
+    script: VecDeque<Reply>,
+    repeat_last: bool,
+    requests: Vec<RecordedRequest>,
+    connections: usize,
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Records a request and picks its reply in one step, so that replies go out in the order of the record.
+    fn receive(&self, request: RecordedRequest) -> Reply {
+        let mut state = self.lock();
+        let reply = refusal(&request).unwrap_or_else(|| state.next_reply());
+        state.requests.push(request);
+        let count = state.requests.len();
+        // Told while the lock is held, so that the count never goes down.
+        self.received.send_replace(count);
+        reply
+    }
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let state = self.lock();
+        f.debug_struct("Shared")
+            .field("requests", &state.requests.len())
+            .field("connections", &state.connections)
+            .field("remaining", &state.script.len())
             .finish_non_exhaustive()
     }
 }
 
+impl State {
+    fn next_reply(&mut self) -> Reply {
+        let next = match self.script.len() {
+            1 if self.repeat_last => self.script.front().cloned(),
+            _ => self.script.pop_front(),
+        };
+        next.unwrap_or_else(|| {
+            let message = "script exhausted: the test's Gemini server has no reply left for this request";
+            Reply::error(400, "FAILED_PRECONDITION", message, Value::Null)
+        })
+    }
+}
+
+/// What the API itself says of a request, before anything scripted.
+fn refusal(request: &RecordedRequest) -> Option<Reply> {
+    if request.method != Method::POST || request.model().is_none() {
+        let message = format!(
+            "{} {} is not found: this Gemini stand-in knows POST /v1beta/models/{{model}}:generateContent",
+            request.method,
+            request.path()
+        );
+        return Some(Reply::error(404, "NOT_FOUND", &message, Value::Null));
+    }
+    if request.api_key().is_none() {
+        let message = "Method doesn't allow unregistered callers (callers without established identity). Please use \
+            API Key or other form of API consumer identity to call this API.";
+        return Some(Reply::error(403, "PERMISSION_DENIED", message, Value::Null));
+    }
+    None
+}
+
 async fn accept(listener: TcpListener, shared: Arc<Shared>) {
+    // Dropped with this task, and the connections with it.
     let mut connections = JoinSet::new();
-    // Out of sockets, perhaps: the test will see that nobody answers.
-    while let Ok((stream, _)) = listener.accept().await {
-        shared.log().connections += 1;
-        connections.spawn(serve(stream, shared.clone()));
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                shared.lock().connections += 1;
+                connections.spawn(serve(stream, Arc::clone(&shared)));
+            }
+            // Out of file descriptors, or the peer is gone already: neither is for ever.
+            Err(_) => sleep(Duration::from_millis(10)).await,
+        }
         while connections.try_join_next().is_some() {}
     }
 }
 
+type Answering = Pin<Box<dyn Future<Output = Result<Response<ReplyBody>, CutShort>> + Send>>;
+
 async fn serve(stream: TcpStream, shared: Arc<Shared>) {
-    let hangup = Notify::new();
-    // hyper owns the stream while it serves; a second handle to the socket lets it be reset.
-    let Ok(stream) = stream.into_std() else { return };
-    let Ok(handle) = stream.try_clone() else { return };
-    let Ok(stream) = TcpStream::from_std(stream) else { return };
-    let connection = http1::Builder::new().serve_connection(
-        TokioIo::new(stream),
-        service_fn(|request| async {
-            let reply = answer(request, &shared).await;
-            tokio::time::sleep(reply.after).await;
-            match reply.action {
-                Action::Respond { status, headers, body, cut } => {
-                    let mut response = Response::new(Script { left: Some(body), cut });
-                    *response.status_mut() = status;
-                    *response.headers_mut() = headers;
-                    Ok::<_, Infallible>(response)
-                }
-                Action::Hangup { reset } => {
-                    if reset {
-                        // Closing a socket that must not linger sends a reset.
-                        let _ = socket2::SockRef::from(&handle).set_linger(Some(std::time::Duration::ZERO));
-                    }
-                    hangup.notify_one();
-                    std::future::pending().await
-                }
-            }
-        }),
-    );
-    tokio::select! {
-        // Clients break connections, and so do we.
-        _ = connection => {}
-        () = hangup.notified() => {}
+    let _ = stream.set_nodelay(true);
+    let broken = Arc::new(Mutex::new(None));
+    let service = hyper::service::service_fn({
+        let broken = Arc::clone(&broken);
+        move |request| -> Answering {
+            let (shared, broken) = (Arc::clone(&shared), Arc::clone(&broken));
+            Box::pin(async move {
+                answer(request, &shared).await.map_err(|how| {
+                    *broken.lock().unwrap_or_else(PoisonError::into_inner) = Some(how);
+                    CutShort
+                })
+            })
+        }
+    });
+    let mut connection = http1::Builder::new().serve_connection(TokioIo::new(stream), service);
+    // An error means that the client broke off, or that the script did: hyper has then given up the connection
+    // without a word, and all that is left to choose is how the socket ends.
+    let _ = poll_fn(|cx| connection.poll_without_shutdown(cx)).await;
+    let stream = connection.into_parts().io.into_inner();
+    if *broken.lock().unwrap_or_else(PoisonError::into_inner) == Some(Break::Reset) {
+        let _ = stream.set_zero_linger();
     }
 }
 
-// The next reply, or the error that Google gives to what is no proper question.
-async fn answer(request: Request<Incoming>, shared: &Shared) -> Reply {
-    let (parts, body) = request.into_parts();
-    let Ok(body) = Limited::new(body, MAX_REQUEST).collect().await else {
-        return Reply::close();
+async fn answer(request: Request<Incoming>, shared: &Shared) -> Result<Response<ReplyBody>, Break> {
+    let (head, body) = request.into_parts();
+    let body = match Limited::new(body, MAX_BODY).collect().await {
+        Ok(body) => body.to_bytes(),
+        Err(error) if error.is::<LengthLimitError>() => {
+            let message = format!("Maximum request body size is {MAX_BODY} bytes.");
+            return Reply::error(413, "INVALID_ARGUMENT", &message, json!([])).into_response();
+        }
+        Err(_) => return Err(Break::Close),
     };
-    let path = parts.uri.path().to_owned();
-    let has_key = parts.headers.get("x-goog-api-key").is_some_and(|key| !key.is_empty());
-    let body = body.to_bytes();
-    let is_json = serde_json::from_slice::<Value>(&body).is_ok();
-    let request =
-        RecordedRequest { method: parts.method, uri: parts.uri, headers: parts.headers, body, at: Instant::now() };
-    let is_question =
-        request.method == Method::POST && path.starts_with("/v1beta/") && path.ends_with(":generateContent");
-    let mut log = shared.log();
-    log.requests.push(request);
-    shared.received.send_replace(log.requests.len());
-    if !is_question {
-        let message = "The requested URL was not found: this stand-in knows POST /v1beta/models/…:generateContent.";
-        return Reply::error(StatusCode::NOT_FOUND, "NOT_FOUND", message, Value::Null);
-    }
-    if !has_key {
-        let message = "Method doesn't allow unregistered callers (callers without established identity). \
-                       Please use API Key or other form of API consumer identity to call this API.";
-        return Reply::error(StatusCode::FORBIDDEN, "PERMISSION_DENIED", message, Value::Null);
-    }
-    if !is_json {
-        let message = "Invalid JSON payload received.";
-        return Reply::error(StatusCode::BAD_REQUEST, "INVALID_ARGUMENT", message, Value::Null);
-    }
-    log.replies.pop_front().unwrap_or_else(|| {
-        let message = "The stand-in has no reply left: the script has been played.";
-        Reply::error(StatusCode::BAD_REQUEST, "FAILED_PRECONDITION", message, Value::Null)
-    })
-}
-
-// A body that may break off half-way.
-struct Script {
-    left: Option<Bytes>,
-    cut: bool,
-}
-
-impl Body for Script {
-    type Data = Bytes;
-    type Error = io::Error;
-
-    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
-        match self.left.take() {
-            Some(body) if self.cut && body.len() > 1 => {
-                self.left = Some(Bytes::new());
-                Poll::Ready(Some(Ok(Frame::data(body.slice(..body.len() / 2)))))
-            }
-            Some(_) if self.cut => Poll::Ready(Some(Err(io::Error::other("cut by the script")))),
-            Some(body) if !body.is_empty() => Poll::Ready(Some(Ok(Frame::data(body)))),
-            _ => Poll::Ready(None),
+    let mut headers = head.headers;
+    for name in [API_KEY, AUTHORIZATION.as_str()] {
+        for (_, value) in headers.iter_mut().filter(|(header, _)| header.as_str() == name) {
+            value.set_sensitive(true);
         }
     }
-
-    fn size_hint(&self) -> SizeHint {
-        SizeHint::with_exact(self.left.as_ref().map_or(0, |body| body.len() as u64))
+    let (method, uri) = (head.method, head.uri);
+    let reply = shared.receive(RecordedRequest { method, uri, headers, body, received_at: Instant::now() });
+    if !reply.delay().is_zero() {
+        sleep(reply.delay()).await;
     }
+    reply.into_response()
 }
