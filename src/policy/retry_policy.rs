@@ -159,9 +159,10 @@ impl<S, W, C, H, K> RetryPolicy<S, W, C, H, K> {
 
     /// How long the whole call may take, attempts and waits together. Default: no limit.
     ///
-    /// No wait is started that would end at or past this limit; the call then ends at once with its last outcome. An
-    /// attempt that is under way is cut only in a [detailed](crate::RetryLayer::detailed) layer, which has an error
-    /// to say it with; elsewhere put a timeout layer below the retry layer.
+    /// No wait is started that would end at or past this limit; the call then ends at once with its last outcome. What is
+    /// under way, an attempt or the service's getting ready for one, is cut only in a
+    /// [detailed](crate::RetryLayer::detailed) layer, which has an error to say it with; elsewhere put a timeout layer
+    /// below the retry layer. Each attempt can see the [time left](Attempt::time_left).
     pub const fn timeout(mut self, timeout: Duration) -> Self {
         self.options.timeout = Some(timeout);
         self
@@ -206,11 +207,11 @@ impl<S, W, C, H, K> RetryPolicy<S, W, C, H, K> {
         let duration = match hint {
             None => self.wait.delay(attempt, class, outcome, &mut random),
             Some(asked) => {
-                let limit = attempt.time_left().unwrap_or(Duration::MAX);
-                if asked > self.max_server_delay || asked >= limit {
+                let left = attempt.time_left();
+                if asked > self.max_server_delay || left.is_some_and(|left| asked >= left) {
                     return Err(StopReason::ServerDelay { asked });
                 }
-                between(&mut random, asked, limit)
+                spread(&mut random, asked, left)
             }
         };
         let stop = match self.options.max_attempts {
@@ -228,9 +229,10 @@ impl<S, W, C, H, K> RetryPolicy<S, W, C, H, K> {
 }
 
 // hint × U(1, 1.1), clipped at the deadline: never earlier than asked, and not everybody at the same moment.
-fn between(random: &mut Random, asked: Duration, limit: Duration) -> Duration {
-    let spread = asked.saturating_add(asked / 10);
-    random.between(asked, spread.min(limit.saturating_sub(Duration::from_nanos(1))))
+fn spread(random: &mut Random, asked: Duration, left: Option<Duration>) -> Duration {
+    let latest = asked.saturating_add(asked / 10);
+    let latest = left.map_or(latest, |left| latest.min(left.saturating_sub(Duration::from_nanos(1))));
+    random.between(asked, latest)
 }
 
 impl<S, W, C, H, K, Req, Res, E> Policy<Req, Res, E> for RetryPolicy<S, W, C, H, K>
