@@ -202,7 +202,7 @@ async fn serve(stream: TcpStream, shared: Arc<Shared>) {
             tokio::time::sleep(reply.after).await;
             match reply.action {
                 Action::Respond { status, headers, body, cut } => {
-                    let mut response = Response::new(Script { left: Some(body), cut });
+                    let mut response = Response::new(Script { left: Some(body), cut, flushed: false });
                     *response.status_mut() = status;
                     *response.headers_mut() = headers;
                     Ok::<_, Infallible>(response)
@@ -265,17 +265,25 @@ async fn answer(request: Request<Incoming>, shared: &Shared) -> Reply {
 struct Script {
     left: Option<Bytes>,
     cut: bool,
+    flushed: bool,
 }
 
 impl Body for Script {
     type Data = Bytes;
     type Error = io::Error;
 
-    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
         match self.left.take() {
             Some(body) if self.cut && body.len() > 1 => {
                 self.left = Some(Bytes::new());
                 Poll::Ready(Some(Ok(Frame::data(body.slice(..body.len() / 2)))))
+            }
+            // An error ends the connection with what has not been written yet: let hyper write first.
+            Some(body) if self.cut && !self.flushed => {
+                self.left = Some(body);
+                self.flushed = true;
+                cx.waker().wake_by_ref();
+                Poll::Pending
             }
             Some(_) if self.cut => Poll::Ready(Some(Err(io::Error::other("cut by the script")))),
             Some(body) if !body.is_empty() => Poll::Ready(Some(Ok(Frame::data(body)))),
