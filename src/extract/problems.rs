@@ -2,7 +2,7 @@ use std::fmt;
 
 // A model mends a few things at a time; a list without end would only make the next question dear.
 const MAX_PROBLEMS: usize = 20;
-const MAX_MESSAGE: usize = 300;
+const MAX_TEXT: usize = 300;
 
 /// One thing that is wrong with an answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,7 +31,7 @@ impl fmt::Display for Problem {
     }
 }
 
-/// What is wrong with an answer, to be told to the model. At most 20 problems are kept, and 300 characters of each message.
+/// What is wrong with an answer, to be told to the model. At most 20 problems are kept, and 300 characters of each path and message.
 ///
 /// ```
 /// use tower_tenacity::extract::Problems;
@@ -69,12 +69,8 @@ impl Problems {
             self.omitted += 1;
             return;
         }
-        let mut message = message.into();
-        if let Some((end, _)) = message.char_indices().nth(MAX_MESSAGE) {
-            message.truncate(end);
-            message.push('…');
-        }
-        self.list.push(Problem { path: path.into(), message });
+        // Names of fields may be the model's own, so paths are no shorter than messages by nature.
+        self.list.push(Problem { path: capped(path.into()), message: capped(message.into()) });
     }
 
     /// `Ok` if there are none: the last line of a check.
@@ -112,6 +108,14 @@ impl Problems {
         );
         text
     }
+}
+
+fn capped(mut text: String) -> String {
+    if let Some((end, _)) = text.char_indices().nth(MAX_TEXT) {
+        text.truncate(end);
+        text.push('…');
+    }
+    text
 }
 
 impl fmt::Display for Problems {
@@ -152,10 +156,10 @@ mod tests {
     fn lists_and_messages_are_bounded() {
         let mut problems = Problems::new();
         for i in 0..1000 {
-            problems.add(format!("lines[{i}]"), "ü".repeat(10_000));
+            problems.add(format!("lines[{i}].{}", "ä".repeat(10_000)), "ü".repeat(10_000));
         }
         assert_eq!(problems.list().len(), MAX_PROBLEMS);
-        assert!(problems.question().chars().count() < 8000);
+        assert!(problems.question().chars().count() < 14_000);
         assert!(problems.to_string().ends_with("; and 980 more"));
     }
 }

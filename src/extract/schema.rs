@@ -93,7 +93,9 @@ pub(super) struct Schema {
 impl Schema {
     pub(super) fn of<T: JsonSchema>() -> Result<Self, SchemaError> {
         let whole = SchemaSettings::draft2020_12().into_generator().into_root_schema_for::<T>().to_value();
-        let validator = jsonschema::validator_for(&whole).map_err(|error| SchemaError::new("", error.to_string()))?;
+        // Draft 2020-12 takes formats for remarks, unless told otherwise.
+        let validator = jsonschema::options().should_validate_formats(true).build(&whole);
+        let validator = validator.map_err(|error| SchemaError::new("", error.to_string()))?;
         Ok(Self { sent: reduce(&whole, "")?, validator })
     }
 }

@@ -109,6 +109,11 @@ impl Reply {
         }))
     }
 
+    /// An answer withheld for `SAFETY`: a finish reason, and nothing said.
+    pub fn withheld() -> Self {
+        Self::finished("SAFETY", Vec::new())
+    }
+
     fn finished(reason: &str, parts: Vec<Value>) -> Self {
         let mut content = json!({ "role": "model" });
         if !parts.is_empty() {
@@ -178,6 +183,17 @@ impl Reply {
         let message = "An internal error has occurred. Please retry or report in \
             https://developers.generativeai.google/guide/troubleshooting";
         Self::error(500, "INTERNAL", message, Value::Null)
+    }
+
+    /// A 400 `INVALID_ARGUMENT` with the reason `API_KEY_INVALID`: at Google, a bad key is no 401.
+    pub fn invalid_key() -> Self {
+        let details = json!([{
+            "@type": "type.googleapis.com/google.rpc.ErrorInfo",
+            "reason": "API_KEY_INVALID",
+            "domain": "googleapis.com",
+            "metadata": { "service": "generativelanguage.googleapis.com" },
+        }]);
+        Self::error(400, "INVALID_ARGUMENT", "API key not valid. Please pass a valid API key.", details)
     }
 
     /// An HTML error page, as a proxy or a front end sends it.
