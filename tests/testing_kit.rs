@@ -396,15 +396,15 @@ type Echo = Script<u32, &'static str, &'static str>;
 #[should_panic(expected = "without having been polled ready")]
 async fn a_call_without_readiness_panics() {
     let mut script = Echo::new([Ok("a")]);
-    let _ = script.call(1);
+    drop(script.call(1));
 }
 
 #[tokio::test]
 #[should_panic(expected = "without having been polled ready")]
 async fn readiness_is_good_for_one_call() {
     let mut script = Echo::new([Ok("a"), Ok("b")]);
-    let _ = script.ready().await.unwrap().call(1);
-    let _ = script.call(2);
+    drop(script.ready().await.unwrap().call(1));
+    drop(script.call(2));
 }
 
 #[tokio::test]
@@ -412,15 +412,15 @@ async fn readiness_is_good_for_one_call() {
 async fn a_clone_starts_out_unready() {
     let mut script = Echo::new([Ok("a")]);
     script.ready().await.unwrap();
-    let _ = script.clone().call(1);
+    drop(script.clone().call(1));
 }
 
 #[tokio::test]
 #[should_panic(expected = "no step left for call 2")]
 async fn a_call_beyond_the_script_panics() {
     let mut script = Echo::new([Ok("a")]);
-    let _ = script.ready().await.unwrap().call(1);
-    let _ = script.ready().await.unwrap().call(2);
+    drop(script.ready().await.unwrap().call(1));
+    drop(script.ready().await.unwrap().call(2));
 }
 
 #[tokio::test]
@@ -428,8 +428,8 @@ async fn a_panic_does_not_hide_the_record() {
     let script = Echo::new([Ok("a")]);
     let mut own = script.clone();
     let end = tokio::spawn(async move {
-        let _ = own.ready().await.unwrap().call(1);
-        let _ = own.ready().await.unwrap().call(2);
+        drop(own.ready().await.unwrap().call(1));
+        drop(own.ready().await.unwrap().call(2));
     });
     assert!(end.await.unwrap_err().is_panic());
     assert_eq!(script.requests()[0], 1);
