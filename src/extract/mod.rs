@@ -31,7 +31,8 @@
 //!
 //! let user = service.oneshot(GenerateContent::new("gemini-2.5-flash").text("Jason is 25 years old")).await?;
 //! assert_eq!(user.report().answers().len(), 2, "the first answer had no name");
-//! assert_eq!((user.value().name.as_str(), user.into_value().age), ("Jason", 25));
+//! let user = user.into_value();
+//! assert_eq!((user.name.as_str(), user.age), ("Jason", 25));
 //! # Ok(()) }
 //! ```
 //!
