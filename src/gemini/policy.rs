@@ -20,7 +20,7 @@ pub type Policy = RetryPolicy<stop::AfterAttempt, wait::FlooredJitter, Classifie
 /// # fn main() -> Result<(), gemini::Error> {
 /// let gemini = ServiceBuilder::new()
 ///     .layer(RetryLayer::new(gemini::policy()))
-///     .service(Gemini::new("a key")?);
+///     .service(Gemini::new("my-key")?);
 /// # let _ = gemini; Ok(()) }
 /// ```
 pub fn policy() -> Policy {
