@@ -26,9 +26,9 @@ use tower::{BoxError, Layer, Service, ServiceBuilder, ServiceExt, service_fn};
 use tower_tenacity::{
     RetryLayer, RetryPolicy,
     extract::{Check, Extract, ExtractError, ExtractLayer, Extracted, Failure, NoCheck, Problems},
-    gemini::{Content, GenerateContent, GenerateContentResponse, NoAnswer, Role},
+    gemini::{self, Content, GenerateContent, GenerateContentResponse, NoAnswer, Role},
     stop,
-    testing::{Script, Step},
+    testing::{GeminiServer, Reply, Script, Step},
     wait,
 };
 
@@ -594,6 +594,33 @@ async fn a_hundred_calls_over_one_stack_keep_their_own_answers() {
     }
     ages.sort_unstable();
     assert_eq!(ages, (0..100).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn a_stack_over_a_real_socket_keeps_the_two_budgets_apart() {
+    let server = GeminiServer::start([
+        Reply::rate_limited(Duration::from_millis(10)),
+        Reply::text(NO_JSON),
+        Reply::reset(),
+        Reply::overloaded(),
+        Reply::empty(),
+        Reply::json(json!({ "name": "Jason", "age": 25 })),
+        Reply::text("not asked for"),
+    ])
+    .await
+    .unwrap();
+    let client = gemini::Gemini::new("key").unwrap().base_url(server.url()).unwrap();
+    let service = ServiceBuilder::new()
+        .layer(ExtractLayer::<User>::new().reasks(2))
+        .layer(RetryLayer::new(gemini::policy().stop(stop::after_attempt(3)).wait(wait::none())))
+        .service(client);
+    let call = tokio::spawn(async move { service.oneshot(question()).await });
+    let user = call.await.unwrap().unwrap();
+    assert_eq!(user.value(), &jason());
+    assert_eq!((user.report().answers().len(), user.report().usage().total), (3, Some(60)));
+    let turns: Vec<_> =
+        server.requests().iter().map(|request| request.json()["contents"].as_array().unwrap().len()).collect();
+    assert_eq!((turns, server.remaining()), (vec![1, 1, 3, 3, 3, 1], 1));
 }
 
 // What is reported.
