@@ -1,12 +1,15 @@
 use std::time::Duration;
 
-/// One attempt of a call, as everything that decides sees it.
+use super::Nanos;
+
+/// One attempt of a call, as everything that decides sees it. Times are kept up to 584 years, to the nanosecond.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Attempt {
     number: u32,
-    elapsed: Duration,
-    waited: Duration,
-    time_left: Option<Duration>,
+    elapsed: Nanos,
+    waited: Nanos,
+    // `MAX` for no limit.
+    time_left: Nanos,
 }
 
 impl Attempt {
@@ -14,27 +17,37 @@ impl Attempt {
     #[must_use]
     pub const fn new(number: u32) -> Self {
         let number = if number == 0 { 1 } else { number };
-        Self { number, elapsed: Duration::ZERO, waited: Duration::ZERO, time_left: None }
+        Self { number, elapsed: Nanos::ZERO, waited: Nanos::ZERO, time_left: Nanos::MAX }
     }
 
     /// Sets how long the call has been under way.
     #[must_use]
     pub const fn with_elapsed(mut self, elapsed: Duration) -> Self {
-        self.elapsed = elapsed;
+        self.elapsed = Nanos::new(elapsed);
         self
     }
 
     /// Sets how much of the elapsed time was spent waiting between attempts.
     #[must_use]
     pub const fn with_waited(mut self, waited: Duration) -> Self {
-        self.waited = waited;
+        self.waited = Nanos::new(waited);
         self
     }
 
     /// Sets how much time is left until the call's deadline.
     #[must_use]
     pub const fn with_time_left(mut self, time_left: Option<Duration>) -> Self {
-        self.time_left = time_left;
+        self.time_left = match time_left {
+            Some(left) => Nanos::new(left),
+            None => Nanos::MAX,
+        };
+        self
+    }
+
+    // As `with_waited`, from what is counted already.
+    #[inline(always)]
+    pub(crate) const fn with_waited_nanos(mut self, waited: Nanos) -> Self {
+        self.waited = waited;
         self
     }
 
@@ -50,18 +63,18 @@ impl Attempt {
     /// [timed](crate::Policy::is_timed), for which this is zero.
     #[must_use]
     pub const fn elapsed(&self) -> Duration {
-        self.elapsed
+        self.elapsed.get()
     }
 
     /// The pauses decided so far in this call, added up (tenacity's `idle_for`).
     #[must_use]
     pub const fn waited(&self) -> Duration {
-        self.waited
+        self.waited.get()
     }
 
     /// What is left of the policy's [timeout](crate::Policy::timeout), if it has one.
     #[must_use]
     pub const fn time_left(&self) -> Option<Duration> {
-        self.time_left
+        self.time_left.limit()
     }
 }

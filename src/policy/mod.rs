@@ -31,6 +31,7 @@ pub mod classify;
 mod from_fn;
 pub mod hooks;
 pub mod keep;
+mod nanos;
 mod random;
 mod retry_policy;
 pub mod stop;
@@ -42,6 +43,7 @@ pub use attempt::Attempt;
 pub use boxed::BoxPolicy;
 pub use from_fn::{PolicyFn, policy_fn};
 pub use keep::Keep;
+pub(crate) use nanos::Nanos;
 pub use random::Random;
 pub use retry_policy::{CallOptions, RetryPolicy};
 

@@ -1,7 +1,7 @@
 use std::{fmt, num::NonZeroU32, time::Duration};
 
 use super::{
-    Attempt, BoxPolicy, Decision, Keep, Policy, Random, StopReason,
+    Attempt, BoxPolicy, Decision, Keep, Nanos, Policy, Random, StopReason,
     classify::{self, Class, Classify},
     hooks::{self, Delay, Hooks},
     keep::Cloned,
@@ -40,7 +40,7 @@ pub struct RetryPolicy<S = stop::AfterAttempt, W = wait::FlooredJitter, C = clas
     classify: C,
     hooks: H,
     keep: K,
-    max_server_delay: Duration,
+    max_server_delay: Nanos,
     options: CallOptions,
 }
 
@@ -55,7 +55,7 @@ impl RetryPolicy {
             classify: classify::errors(),
             hooks: (),
             keep: Cloned,
-            max_server_delay: Duration::from_secs(300),
+            max_server_delay: Nanos::new(Duration::from_secs(300)),
             options: CallOptions::new(),
         }
     }
@@ -153,7 +153,7 @@ impl<S, W, C, H, K> RetryPolicy<S, W, C, H, K> {
     /// [`StopReason::ServerDelay`]: a shorter wait would only be refused again. The bound of the wait
     /// strategy is not applied to what a server says.
     pub const fn max_server_delay(mut self, max: Duration) -> Self {
-        self.max_server_delay = max;
+        self.max_server_delay = Nanos::new(max);
         self
     }
 
@@ -164,13 +164,13 @@ impl<S, W, C, H, K> RetryPolicy<S, W, C, H, K> {
     /// [detailed](crate::RetryLayer::detailed) layer, which has an error to say it with; elsewhere put a timeout layer
     /// below the retry layer. Each attempt can see the [time left](Attempt::time_left).
     pub const fn timeout(mut self, timeout: Duration) -> Self {
-        self.options.timeout = Some(timeout);
+        self.options = self.options.timeout(timeout);
         self
     }
 
     /// Switches the policy off or on. Switched off, a call passes straight through: one attempt, no hooks. Default: on.
     pub const fn enabled(mut self, enabled: bool) -> Self {
-        self.options.enabled = Some(enabled);
+        self.options = self.options.enabled(enabled);
         self
     }
 
@@ -184,11 +184,53 @@ impl<S, W, C, H, K> RetryPolicy<S, W, C, H, K> {
     }
 
     fn is_enabled(&self) -> bool {
-        self.options.enabled.unwrap_or(true)
+        !matches!(self.options.enabled, Switch::Off)
     }
 }
 
 impl<S, W, C, H, K> RetryPolicy<S, W, C, H, K> {
+    // Out of the way of success.
+    #[cold]
+    #[inline(never)]
+    fn failed<Req, Res, E>(
+        &mut self,
+        attempt: Attempt,
+        class: Class,
+        kept: Option<&mut K::Kept>,
+        outcome: &Result<Res, E>,
+    ) -> Decision
+    where
+        S: Stop,
+        W: Wait<Res, E>,
+        H: Hooks<Req, K::Kept, Res, E>,
+        K: Keep<Req>,
+    {
+        let attempt = &attempt;
+        let retry_after = match class {
+            Class::Transient { retry_after } | Class::Throttled { retry_after } => retry_after,
+            Class::Success | Class::Permanent => {
+                self.hooks.gave_up(attempt, outcome, StopReason::Permanent);
+                return Decision::GiveUp(StopReason::Permanent);
+            }
+        };
+        self.hooks.after_attempt(attempt, outcome);
+        let pause = self.pause(attempt, class, retry_after, outcome).and_then(|delay| match kept {
+            Some(kept) => Ok((delay, kept)),
+            None => Err(StopReason::NotReplayable),
+        });
+        match pause {
+            Ok((delay, kept)) => {
+                self.hooks.amend(attempt, kept, outcome);
+                self.hooks.before_sleep(attempt, outcome, &delay);
+                Decision::Retry { after: delay.duration() }
+            }
+            Err(reason) => {
+                self.hooks.gave_up(attempt, outcome, reason);
+                Decision::GiveUp(reason)
+            }
+        }
+    }
+
     // The pause after a failed attempt, or why there is none.
     fn pause<Res, E>(
         &self,
@@ -208,7 +250,7 @@ impl<S, W, C, H, K> RetryPolicy<S, W, C, H, K> {
             None => self.wait.delay(attempt, class, outcome, &mut random),
             Some(asked) => {
                 let left = attempt.time_left();
-                if asked > self.max_server_delay || left.is_some_and(|left| asked >= left) {
+                if asked > self.max_server_delay.get() || left.is_some_and(|left| asked >= left) {
                     return Err(StopReason::ServerDelay { asked });
                 }
                 spread(&mut random, asked, left)
@@ -258,33 +300,12 @@ where
             Ok(_) => Class::Success,
             Err(_) => Class::Permanent,
         });
-        let retry_after = match class {
-            Class::Success => {
-                self.hooks.succeeded(attempt, outcome);
-                return Decision::Return;
-            }
-            Class::Permanent => {
-                self.hooks.gave_up(attempt, outcome, StopReason::Permanent);
-                return Decision::GiveUp(StopReason::Permanent);
-            }
-            Class::Transient { retry_after } | Class::Throttled { retry_after } => retry_after,
-        };
-        self.hooks.after_attempt(attempt, outcome);
-        let pause = self.pause(attempt, class, retry_after, outcome).and_then(|delay| match kept {
-            Some(kept) => Ok((delay, kept)),
-            None => Err(StopReason::NotReplayable),
-        });
-        match pause {
-            Ok((delay, kept)) => {
-                self.hooks.amend(attempt, kept, outcome);
-                self.hooks.before_sleep(attempt, outcome, &delay);
-                Decision::Retry { after: delay.duration() }
-            }
-            Err(reason) => {
-                self.hooks.gave_up(attempt, outcome, reason);
-                Decision::GiveUp(reason)
-            }
+        if class == Class::Success {
+            self.hooks.succeeded(attempt, outcome);
+            return Decision::Return;
         }
+        // By value: the attempt need not be put together for the many calls that succeed.
+        self.failed(*attempt, class, kept, outcome)
     }
 
     #[inline]
@@ -318,13 +339,13 @@ where
 
     #[inline]
     fn timeout(&self) -> Option<Duration> {
-        if self.is_enabled() { self.options.timeout } else { None }
+        if self.is_enabled() { self.options.timeout.limit() } else { None }
     }
 
     #[inline]
     fn is_timed(&self) -> bool {
         self.is_enabled()
-            && (self.options.timeout.is_some()
+            && (self.options.timeout != Nanos::MAX
                 || (self.options.max_attempts.is_none() && self.stop.is_timed())
                 || self.wait.is_timed()
                 || self.hooks.is_timed())
@@ -346,25 +367,35 @@ where
             .field("classify", &self.classify)
             .field("hooks", &self.hooks)
             .field("keep", &self.keep)
-            .field("max_server_delay", &self.max_server_delay)
+            .field("max_server_delay", &self.max_server_delay.get())
             .field("options", &self.options)
             .finish()
     }
 }
 
 /// Settings of one call that go before the policy's own; see [`RetryPolicy::per_request`].
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 #[must_use]
 pub struct CallOptions {
-    enabled: Option<bool>,
+    // `MAX` while it is not set.
+    timeout: Nanos,
     max_attempts: Option<NonZeroU32>,
-    timeout: Option<Duration>,
+    enabled: Switch,
+}
+
+// As wide as its neighbour: a policy is copied into every call, and padding is copied piece by piece.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+enum Switch {
+    Unset,
+    On,
+    Off,
 }
 
 impl CallOptions {
     /// Nothing set: the policy's own settings hold.
     pub const fn new() -> Self {
-        Self { enabled: None, max_attempts: None, timeout: None }
+        Self { timeout: Nanos::MAX, max_attempts: None, enabled: Switch::Unset }
     }
 
     /// At most this many attempts, the first included, in place of the policy's stop condition. As with
@@ -379,19 +410,39 @@ impl CallOptions {
 
     /// See [`RetryPolicy::timeout`].
     pub const fn timeout(mut self, timeout: Duration) -> Self {
-        self.timeout = Some(timeout);
+        self.timeout = Nanos::new(timeout);
         self
     }
 
     /// See [`RetryPolicy::enabled`].
     pub const fn enabled(mut self, enabled: bool) -> Self {
-        self.enabled = Some(enabled);
+        self.enabled = if enabled { Switch::On } else { Switch::Off };
         self
     }
 
     pub(super) fn overlay(&mut self, over: Self) {
-        self.enabled = over.enabled.or(self.enabled);
+        if over.enabled != Switch::Unset {
+            self.enabled = over.enabled;
+        }
         self.max_attempts = over.max_attempts.or(self.max_attempts);
-        self.timeout = over.timeout.or(self.timeout);
+        if over.timeout != Nanos::MAX {
+            self.timeout = over.timeout;
+        }
+    }
+}
+
+impl Default for CallOptions {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl fmt::Debug for CallOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CallOptions")
+            .field("enabled", &self.enabled)
+            .field("max_attempts", &self.max_attempts)
+            .field("timeout", &self.timeout.limit())
+            .finish()
     }
 }

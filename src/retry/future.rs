@@ -15,7 +15,7 @@ use super::{
     Plain,
     mode::{Limit, Mode},
 };
-use crate::policy::{Attempt, Decision, Keep, Policy, StopReason};
+use crate::policy::{Attempt, Decision, Keep, Nanos, Policy, StopReason};
 
 // A service that fails at once under a policy that neither waits nor stops would never leave `poll`.
 const ATTEMPTS_PER_POLL: u32 = 32;
@@ -64,20 +64,43 @@ struct Spare<K, S> {
 
 struct Progress {
     number: u32,
-    waited: Duration,
-    // Unset until the call first has to wait or fails: a call that is answered at once reads no clock.
-    started: Option<Instant>,
+    waited: Nanos,
+    clock: Clock,
+}
+
+// A call that is answered at once reads no clock, and neither does one whose policy does not look at the time.
+#[derive(Clone, Copy)]
+enum Clock {
+    Unread,
+    Unneeded,
+    Started(Instant),
+}
+
+impl Clock {
+    // When the call first has to wait, or fails.
+    #[cold]
+    fn start(&mut self, timed: bool) {
+        *self = if timed { Self::Started(Instant::now()) } else { Self::Unneeded };
+    }
 }
 
 impl Progress {
-    // Reads the clock only where the call has been timed before.
+    // Reads the clock only where the call has been timed before. Inlined, it costs next to nothing where nobody looks.
+    #[inline(always)]
     fn attempt(&self, timeout: Option<Duration>) -> Attempt {
-        let elapsed = self.started.map_or(Duration::ZERO, |started| started.elapsed());
-        Attempt::new(self.number)
-            .with_elapsed(elapsed)
-            .with_waited(self.waited)
-            .with_time_left(timeout.map(|timeout| timeout.saturating_sub(elapsed)))
+        let attempt = Attempt::new(self.number).with_waited_nanos(self.waited);
+        match self.clock {
+            Clock::Started(started) => timed(attempt, started.elapsed(), timeout),
+            _ if timeout.is_some() => timed(attempt, Duration::ZERO, timeout),
+            _ => attempt,
+        }
     }
+}
+
+#[cold]
+#[inline(never)]
+fn timed(attempt: Attempt, elapsed: Duration, timeout: Option<Duration>) -> Attempt {
+    attempt.with_elapsed(elapsed).with_time_left(timeout.map(|timeout| timeout.saturating_sub(elapsed)))
 }
 
 impl<P, S, Req, M> ResponseFuture<P, S, Req, M>
@@ -90,9 +113,9 @@ where
     #[inline]
     pub(super) fn start(mut policy: P, request: Req, call: impl FnOnce(Req, bool) -> (S::Future, Option<S>)) -> Self {
         policy.begin(&request);
-        let progress = Progress { number: 1, waited: Duration::ZERO, started: None };
+        let progress = Progress { number: 1, waited: Nanos::ZERO, clock: Clock::Unread };
         let (mut request, kept) = if policy.may_retry(1) { policy.keep().first(request) } else { (request, None) };
-        policy.before_attempt(&progress.attempt(policy.timeout()), &mut request);
+        policy.before_attempt(&Attempt::new(1).with_time_left(policy.timeout()), &mut request);
         let (attempt, service) = call(request, kept.is_some());
         Self {
             state: State::Calling { attempt },
@@ -122,8 +145,8 @@ where
             match this.state.as_mut().project() {
                 StateProj::Calling { attempt } => {
                     let Poll::Ready(mut outcome) = attempt.poll(cx) else {
-                        if this.progress.started.is_none() && (M::TIMED || this.policy.is_timed()) {
-                            this.progress.started = Some(Instant::now());
+                        if matches!(this.progress.clock, Clock::Unread) {
+                            this.progress.clock.start(M::TIMED || this.policy.is_timed());
                         }
                         break;
                     };
@@ -140,10 +163,10 @@ where
                         }
                         Decision::Retry { after } => after,
                     };
-                    if this.progress.started.is_none() && (M::TIMED || this.policy.is_timed()) {
-                        this.progress.started = Some(Instant::now());
+                    if matches!(this.progress.clock, Clock::Unread) {
+                        this.progress.clock.start(M::TIMED || this.policy.is_timed());
                     }
-                    this.progress.waited = this.progress.waited.saturating_add(after);
+                    this.progress.waited = this.progress.waited.saturating_add(Nanos::new(after));
                     // The finished attempt and its outcome are gone before the wait begins.
                     if after.is_zero() {
                         this.state.set(State::Readying);
@@ -188,7 +211,8 @@ where
         }
         // Pending, in an attempt or in getting ready for one: only the limit can end the call now.
         let Some(timeout) = this.policy.timeout().filter(|_| M::TIMED) else { return Poll::Pending };
-        let started = *this.progress.started.get_or_insert_with(Instant::now);
+        // A mode with a limit is timed, so the clock was read when the call first had to wait.
+        let Clock::Started(started) = this.progress.clock else { return Poll::Pending };
         ready!(this.limit.as_mut().poll_passed(started, timeout, cx));
         let attempt = this.progress.attempt(Some(timeout));
         this.policy.timed_out(&attempt);

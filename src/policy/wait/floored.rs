@@ -4,7 +4,7 @@ use super::{
     InvalidWait, Wait,
     number::{checked_base, power},
 };
-use crate::policy::{Attempt, Random, classify::Class};
+use crate::policy::{Attempt, Nanos, Random, classify::Class};
 
 /// Full jitter with a floor, the default wait: drawn uniformly between `min` and `min(max, multiplier·base^n)` after
 /// attempt `n`, the first being 1.
@@ -34,10 +34,10 @@ use crate::policy::{Attempt, Random, classify::Class};
 #[must_use]
 pub const fn floored_jitter() -> FlooredJitter {
     FlooredJitter {
-        transient: Duration::from_millis(100),
-        throttled: Duration::from_secs(1),
-        min: None,
-        max: Duration::from_secs(20),
+        transient: Nanos::new(Duration::from_millis(100)),
+        throttled: Nanos::new(Duration::from_secs(1)),
+        min: Nanos::MAX,
+        max: Nanos::new(Duration::from_secs(20)),
         exp_base: 2.0,
     }
 }
@@ -45,10 +45,11 @@ pub const fn floored_jitter() -> FlooredJitter {
 /// Full jitter with a floor; made by [`floored_jitter`].
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct FlooredJitter {
-    transient: Duration,
-    throttled: Duration,
-    min: Option<Duration>,
-    max: Duration,
+    transient: Nanos,
+    throttled: Nanos,
+    // `MAX` while it is not set.
+    min: Nanos,
+    max: Nanos,
     exp_base: f64,
 }
 
@@ -56,14 +57,14 @@ impl FlooredJitter {
     /// Sets the multiplier for transient failures. Defaults to 100 ms.
     #[must_use]
     pub const fn transient(mut self, multiplier: Duration) -> Self {
-        self.transient = multiplier;
+        self.transient = Nanos::new(multiplier);
         self
     }
 
     /// Sets the multiplier for throttled calls. Defaults to 1 s: who is told to slow down should.
     #[must_use]
     pub const fn throttled(mut self, multiplier: Duration) -> Self {
-        self.throttled = multiplier;
+        self.throttled = Nanos::new(multiplier);
         self
     }
 
@@ -73,14 +74,14 @@ impl FlooredJitter {
     /// room for jitter. A `min` above the first ceiling leaves none: raise the multipliers instead.
     #[must_use]
     pub const fn min(mut self, min: Duration) -> Self {
-        self.min = Some(min);
+        self.min = Nanos::new(min);
         self
     }
 
     /// Sets the longest wait. Defaults to 20 s, as in the AWS SDKs.
     #[must_use]
     pub const fn max(mut self, max: Duration) -> Self {
-        self.max = max;
+        self.max = Nanos::new(max);
         self
     }
 
@@ -107,8 +108,12 @@ impl<Res, E> Wait<Res, E> for FlooredJitter {
             Class::Throttled { .. } => self.throttled,
             _ => self.transient,
         };
-        let ceiling = power(multiplier, self.exp_base, attempt.number()).min(self.max);
-        let floor = self.min.unwrap_or_else(|| multiplier.min(ceiling / 2));
+        if multiplier == Nanos::ZERO && self.min == Nanos::MAX {
+            return Duration::ZERO;
+        }
+        let multiplier = multiplier.get();
+        let ceiling = power(multiplier, self.exp_base, attempt.number()).min(self.max.get());
+        let floor = self.min.limit().unwrap_or_else(|| multiplier.min(ceiling / 2));
         random.between(floor, ceiling)
     }
 }
