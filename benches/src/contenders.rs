@@ -16,12 +16,12 @@ use tower::retry::{
 use tower_layer::Layer;
 use tower_resilience_retry::{ExponentialRandomBackoff, RetryLayer as ResilienceLayer};
 use tower_service::Service;
-use tower_tenacity::{Retry, RetryPolicy, wait};
+use tower_tenacity::{Attempt, Decision, Keep, Policy, Retry, RetryPolicy, wait};
 
 use crate::{Failed, Inner};
 
-/// In the order of the report. `tower-min` has attempts only: no delay, no budget.
-pub const CONTENDERS: [&str; 6] = ["bare", "ours", "tower-min", "tower-tps", "resilience", "backon"];
+/// In the order of the report. `ours-static` is ours with its policy behind a reference; `tower-min` has attempts only: no delay, no budget.
+pub const CONTENDERS: [&str; 7] = ["bare", "ours", "ours-static", "tower-min", "tower-tps", "resilience", "backon"];
 
 /// Makes a service ready and calls it.
 pub trait Contender: Send + 'static {
@@ -49,6 +49,10 @@ pub fn visit<V: Visit>(name: &str, inner: Inner, base: Duration, visitor: V) -> 
         "ours" => {
             let policy = RetryPolicy::new().wait(wait::floored_jitter().transient(base));
             visitor.visit(Stacked(Retry::new(policy, inner)))
+        }
+        "ours-static" => {
+            let policy = Box::leak(Box::new(RetryPolicy::new().wait(wait::floored_jitter().transient(base))));
+            visitor.visit(Stacked(Retry::new(Static(&*policy), inner)))
         }
         "tower-min" => visitor.visit(Stacked(TowerRetry::new(Attempts { left: 2 }, inner))),
         "tower-tps" => visitor.visit(Stacked(TowerRetry::new(Tps::new(base), inner))),
@@ -123,6 +127,56 @@ fn backon_call(
         inner.call(request)
     };
     attempt.retry(builder)
+}
+
+// A policy that calls look at where it is, instead of each having a copy of it. Knows no settings per request.
+#[derive(Debug)]
+struct Static<P: 'static>(&'static P);
+
+impl<P> Clone for Static<P> {
+    fn clone(&self) -> Self {
+        Self(self.0)
+    }
+}
+
+impl<P, Req, Res, E> Policy<Req, Res, E> for Static<P>
+where
+    P: Policy<Req, Res, E> + Clone,
+{
+    type Keep = P::Keep;
+
+    #[inline]
+    fn keep(&self) -> P::Keep {
+        self.0.keep()
+    }
+
+    #[inline]
+    fn decide(
+        &mut self,
+        attempt: &Attempt,
+        kept: Option<&mut <P::Keep as Keep<Req>>::Kept>,
+        outcome: &mut Result<Res, E>,
+    ) -> Decision {
+        match outcome {
+            Ok(_) => Decision::Return,
+            Err(_) => self.0.clone().decide(attempt, kept, outcome),
+        }
+    }
+
+    #[inline]
+    fn may_retry(&self, number: u32) -> bool {
+        self.0.may_retry(number)
+    }
+
+    #[inline]
+    fn timeout(&self) -> Option<Duration> {
+        self.0.timeout()
+    }
+
+    #[inline]
+    fn is_timed(&self) -> bool {
+        self.0.is_timed()
+    }
 }
 
 #[derive(Clone)]

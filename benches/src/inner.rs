@@ -12,15 +12,26 @@ use tower_service::Service;
 // One for all clones; touched only where attempts are to fail, and never by two threads.
 static CALLS: AtomicU32 = AtomicU32::new(0);
 
-/// A service that answers numbers, with a little work in it.
+/// A service that answers numbers, with a little work in it. A handle, as most services are.
+#[derive(Clone, Copy, Debug)]
+pub struct Inner(&'static Behaviour);
+
+/// What calls to a service go through.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Inner {
+pub struct Behaviour {
     /// How many polls of a call find it pending.
     pub pending: u32,
     /// Whether a pending call wakes its task at once.
     pub wakes: bool,
     /// Whether every other call, the first included, fails.
     pub fails: bool,
+}
+
+impl Behaviour {
+    /// The service that behaves like this, for the rest of the program.
+    pub fn service(self) -> Inner {
+        Inner(Box::leak(Box::new(self)))
+    }
 }
 
 /// What a call to [`Inner`] is.
@@ -56,12 +67,13 @@ impl Service<u64> for Inner {
 
     #[inline]
     fn call(&mut self, request: u64) -> Answer {
-        let fails = self.fails && {
+        let Behaviour { pending, wakes, fails } = *self.0;
+        let fails = fails && {
             let calls = CALLS.load(Ordering::Relaxed);
             CALLS.store(calls.wrapping_add(1), Ordering::Relaxed);
-            calls % 2 == 0
+            calls.is_multiple_of(2)
         };
-        Answer { value: request, pending: self.pending, wakes: self.wakes, fails }
+        Answer { value: request, pending, wakes, fails }
     }
 }
 

@@ -5,4 +5,4 @@ pub mod drive;
 mod inner;
 
 pub use contenders::{CONTENDERS, Contender, Visit, visit};
-pub use inner::{Answer, Failed, Inner};
+pub use inner::{Answer, Behaviour, Failed, Inner};

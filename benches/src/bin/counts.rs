@@ -3,7 +3,7 @@
 
 use std::{env, time::Duration};
 
-use tower_tenacity_benches::{Contender, Inner, Visit, drive, visit};
+use tower_tenacity_benches::{Behaviour, Contender, Visit, drive, visit};
 
 struct Run {
     scenario: String,
@@ -28,7 +28,7 @@ fn main() {
         panic!("usage: counts happy|poll|poll-wake|zero|zero-timer|ms10 CONTENDER N");
     };
     let mut calls: u64 = calls.parse().expect("a number");
-    let mut inner = Inner::default();
+    let mut inner = Behaviour::default();
     let mut base = Duration::from_millis(10);
     match &**scenario {
         "happy" | "ms10" => {}
@@ -47,5 +47,5 @@ fn main() {
             calls *= 2;
         }
     }
-    visit(contender, inner, base, Run { scenario: scenario.clone(), calls });
+    visit(contender, inner.service(), base, Run { scenario: scenario.clone(), calls });
 }

@@ -7,7 +7,7 @@ use tokio::{
     runtime::Builder,
     time::{Instant, pause},
 };
-use tower_tenacity_benches::{CONTENDERS, Contender, Inner, Visit, visit};
+use tower_tenacity_benches::{Behaviour, CONTENDERS, Contender, Visit, visit};
 
 const ROUNDS: usize = 101;
 
@@ -34,9 +34,9 @@ impl Visit for Distinct {
 fn main() {
     for contender in CONTENDERS {
         for base in [1000, 700] {
-            let inner = Inner { fails: true, ..Inner::default() };
+            let inner = Behaviour { fails: true, ..Behaviour::default() };
             let mut rounds: Vec<usize> =
-                (0..ROUNDS).map(|_| visit(contender, inner, Duration::from_millis(base), Distinct)).collect();
+                (0..ROUNDS).map(|_| visit(contender, inner.service(), Duration::from_millis(base), Distinct)).collect();
             rounds.sort_unstable();
             println!("{contender} {base} {}", rounds[ROUNDS / 2]);
         }

@@ -12,7 +12,7 @@ use std::{
 
 use tokio::{runtime::Builder, time::Sleep};
 use tower_tenacity::{Retry, RetryPolicy, wait};
-use tower_tenacity_benches::{Answer, CONTENDERS, Contender, Inner, Visit, drive, visit};
+use tower_tenacity_benches::{Answer, Behaviour, CONTENDERS, Contender, Visit, drive, visit};
 
 struct Counting;
 
@@ -39,7 +39,7 @@ unsafe impl GlobalAlloc for Counting {
 static ALLOCATOR: Counting = Counting;
 
 const TEN: Duration = Duration::from_millis(10);
-const FAILING: Inner = Inner { pending: 0, wakes: false, fails: true };
+const FAILING: Behaviour = Behaviour { pending: 0, wakes: false, fails: true };
 
 /// What callgrind says of one call.
 #[derive(Clone, Copy)]
@@ -188,10 +188,10 @@ fn median(mut values: Vec<f64>) -> f64 {
 }
 
 // Contenders take turns, so that what disturbs one round disturbs it for all.
-fn throughput(inner: Inner, calls: u64) -> [f64; CONTENDERS.len()] {
+fn throughput(inner: Behaviour, calls: u64) -> [f64; CONTENDERS.len()] {
     let mut ratios: [Vec<f64>; CONTENDERS.len()] = array::from_fn(|_| Vec::new());
     for round in 0..10 {
-        let seconds = CONTENDERS.map(|name| visit(name, inner, TEN, Throughput { calls }));
+        let seconds = CONTENDERS.map(|name| visit(name, inner.service(), TEN, Throughput { calls }));
         // The first warms up.
         if round > 0 {
             for (ratios, seconds_of) in ratios.iter_mut().zip(seconds) {
@@ -252,13 +252,13 @@ fn main() {
     row("one call, answered at once", "instr over bare", "<= 50 (35)", instructions(&happy));
     row("", "atomics", "0", happy.map(|cost| whole(cost.atomics)));
     row("", "clock reads", "0", happy.map(|cost| whole(cost.clock_reads)));
-    let allocated = |inner: Inner, base, calls| {
+    let allocated = |inner: Behaviour, base, calls| {
         CONTENDERS.map(|name| {
-            let (count, bytes) = visit(name, inner, base, Allocations { calls });
+            let (count, bytes) = visit(name, inner.service(), base, Allocations { calls });
             format!("{count:.0} ({bytes:.0})")
         })
     };
-    row("", "allocs (bytes)", "0", allocated(Inner::default(), TEN, 10_000));
+    row("", "allocs (bytes)", "0", allocated(Behaviour::default(), TEN, 10_000));
     row("another poll of a pending call", "instr over bare", "<= 12", instructions(&over("poll", 20_000)));
     row("the same, waking its task", "instr over bare", "<= 12", instructions(&over("poll-wake", 20_000)));
 
@@ -278,7 +278,7 @@ fn main() {
         // Bare, two calls; the answers to every other one are failures.
         let (calls, times) =
             if timers.contains(&name) { (100, 1.0) } else { (100_000, 1.0 + f64::from(name == "bare")) };
-        median((0..9).map(|_| times * visit(name, FAILING, Duration::ZERO, Time { calls })).collect())
+        median((0..9).map(|_| times * visit(name, FAILING.service(), Duration::ZERO, Time { calls })).collect())
     };
     let zero_times = CONTENDERS.map(zero_time);
     row("", "ns", "<= 1000", zero_times.map(whole));
@@ -289,9 +289,9 @@ fn main() {
     let policy = RetryPolicy::new().wait(wait::floored_jitter());
     let limit = size_of::<Answer>().max(size_of::<Sleep>())
         + size_of::<u64>()
-        + size_of_val(&Retry::new(policy, Inner::default()))
+        + size_of_val(&Retry::new(policy, Behaviour::default().service()))
         + 40;
-    let sizes = CONTENDERS.map(|name| visit(name, Inner::default(), TEN, Size));
+    let sizes = CONTENDERS.map(|name| visit(name, Behaviour::default().service(), TEN, Size));
     row("size of the future", "bytes", &format!("<= {limit}"), sizes.map(|(future, _)| future.to_string()));
     row("size of the service", "bytes", "", sizes.map(|(_, service)| service.to_string()));
 
@@ -312,8 +312,8 @@ fn main() {
         "throughput, 2 workers, 64 tasks: at once",
         "ratio to bare",
         ">= 0.6",
-        throughput(Inner::default(), 20_000).map(ratio),
+        throughput(Behaviour::default(), 20_000).map(ratio),
     );
-    let yields = Inner { pending: 1, wakes: true, ..Inner::default() };
+    let yields = Behaviour { pending: 1, wakes: true, ..Behaviour::default() };
     row("the same, pending once", "ratio to bare", ">= 0.7", throughput(yields, 4_000).map(ratio));
 }
