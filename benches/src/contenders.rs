@@ -1,0 +1,238 @@
+//! Three attempts and a jittered backoff that starts between `base` and twice as much, by several hands.
+
+use std::{
+    future::{Future, Ready, ready},
+    sync::Arc,
+    task::{Context, Poll, Waker},
+    time::Duration,
+};
+
+use backon::{BackoffBuilder, ExponentialBuilder, Retryable};
+use tower::retry::{
+    Policy as TowerPolicy, Retry as TowerRetry,
+    backoff::{Backoff, ExponentialBackoff, ExponentialBackoffMaker, MakeBackoff},
+    budget::{Budget, TpsBudget},
+};
+use tower_layer::Layer;
+use tower_resilience_retry::{ExponentialRandomBackoff, RetryLayer as ResilienceLayer};
+use tower_service::Service;
+use tower_tenacity::{Attempt, Decision, Keep, Policy, Retry, RetryPolicy, wait};
+
+use crate::{Failed, Inner};
+
+/// In the order of the report. `ours-static` is ours with its policy behind a reference; `tower-min` has attempts only: no delay, no budget.
+pub const CONTENDERS: [&str; 7] = ["bare", "ours", "ours-static", "tower-min", "tower-tps", "resilience", "backon"];
+
+/// Makes a service ready and calls it.
+pub trait Contender: Send + 'static {
+    type Future: Future<Output = Result<u64, Failed>> + Send;
+
+    fn call(&mut self, request: u64) -> Self::Future;
+    fn again(&self) -> Self;
+    /// The size of the service itself.
+    fn size(&self) -> usize {
+        size_of_val(self)
+    }
+}
+
+/// Something to be done with a contender, whatever its type.
+pub trait Visit {
+    type Output;
+
+    fn visit<C: Contender>(self, contender: C) -> Self::Output;
+}
+
+/// Hands the contender of that name to the visitor.
+pub fn visit<V: Visit>(name: &str, inner: Inner, base: Duration, visitor: V) -> V::Output {
+    match name {
+        "bare" => visitor.visit(Stacked(inner)),
+        "ours" => {
+            let policy = RetryPolicy::new().wait(wait::floored_jitter().transient(base));
+            visitor.visit(Stacked(Retry::new(policy, inner)))
+        }
+        "ours-static" => {
+            let policy = Box::leak(Box::new(RetryPolicy::new().wait(wait::floored_jitter().transient(base))));
+            visitor.visit(Stacked(Retry::new(Static(&*policy), inner)))
+        }
+        "tower-min" => visitor.visit(Stacked(TowerRetry::new(Attempts { left: 2 }, inner))),
+        "tower-tps" => visitor.visit(Stacked(TowerRetry::new(Tps::new(base), inner))),
+        "resilience" => {
+            let backoff = ExponentialRandomBackoff::new(base.mul_f64(1.5), 1.0 / 3.0).expect("a valid factor");
+            let layer = ResilienceLayer::<u64, u64, Failed>::builder().max_attempts(3).backoff(backoff).build();
+            visitor.visit(Stacked(layer.layer(inner)))
+        }
+        "backon" => {
+            let builder = ExponentialBuilder::default().with_min_delay(base).with_max_times(2).with_jitter();
+            visitor.visit(ByFunction { inner, builder, call: backon_call })
+        }
+        _ => panic!("no contender is called {name}"),
+    }
+}
+
+struct Stacked<S>(S);
+
+impl<S> Contender for Stacked<S>
+where
+    S: Service<u64, Response = u64, Error = Failed, Future: Send> + Clone + Send + 'static,
+{
+    type Future = S::Future;
+
+    #[inline]
+    fn call(&mut self, request: u64) -> S::Future {
+        match self.0.poll_ready(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(Ok(())) => self.0.call(request),
+            _ => unreachable!("the service is always ready"),
+        }
+    }
+
+    fn again(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
+// backon retries functions: what stands for a service is a clone of it for every attempt.
+#[derive(Clone)]
+struct ByFunction<B, F> {
+    inner: Inner,
+    builder: B,
+    call: F,
+}
+
+impl<B, F, Fut> Contender for ByFunction<B, F>
+where
+    B: BackoffBuilder + Clone + Send + 'static,
+    F: Fn(B, Inner, u64) -> Fut + Clone + Send + 'static,
+    Fut: Future<Output = Result<u64, Failed>> + Send,
+{
+    type Future = Fut;
+
+    #[inline]
+    fn call(&mut self, request: u64) -> Fut {
+        (self.call)(self.builder.clone(), self.inner, request)
+    }
+
+    fn again(&self) -> Self {
+        self.clone()
+    }
+}
+
+#[inline]
+fn backon_call(
+    builder: ExponentialBuilder,
+    inner: Inner,
+    request: u64,
+) -> impl Future<Output = Result<u64, Failed>> + Send {
+    let attempt = move || {
+        let mut inner = inner;
+        inner.call(request)
+    };
+    attempt.retry(builder)
+}
+
+// A policy that calls look at where it is, instead of each having a copy of it. Knows no settings per request.
+#[derive(Debug)]
+struct Static<P: 'static>(&'static P);
+
+impl<P> Clone for Static<P> {
+    fn clone(&self) -> Self {
+        Self(self.0)
+    }
+}
+
+impl<P, Req, Res, E> Policy<Req, Res, E> for Static<P>
+where
+    P: Policy<Req, Res, E> + Clone,
+{
+    type Keep = P::Keep;
+
+    #[inline]
+    fn keep(&self) -> P::Keep {
+        self.0.keep()
+    }
+
+    #[inline]
+    fn decide(
+        &mut self,
+        attempt: &Attempt,
+        kept: Option<&mut <P::Keep as Keep<Req>>::Kept>,
+        outcome: &mut Result<Res, E>,
+    ) -> Decision {
+        match outcome {
+            Ok(_) => Decision::Return,
+            Err(_) => self.0.clone().decide(attempt, kept, outcome),
+        }
+    }
+
+    #[inline]
+    fn may_retry(&self, number: u32) -> bool {
+        self.0.may_retry(number)
+    }
+
+    #[inline]
+    fn timeout(&self) -> Option<Duration> {
+        self.0.timeout()
+    }
+
+    #[inline]
+    fn is_timed(&self) -> bool {
+        self.0.is_timed()
+    }
+}
+
+#[derive(Clone)]
+struct Attempts {
+    left: u32,
+}
+
+impl TowerPolicy<u64, u64, Failed> for Attempts {
+    type Future = Ready<()>;
+
+    fn retry(&mut self, _: &mut u64, result: &mut Result<u64, Failed>) -> Option<Ready<()>> {
+        if result.is_ok() || self.left == 0 {
+            return None;
+        }
+        self.left -= 1;
+        Some(ready(()))
+    }
+
+    fn clone_request(&mut self, request: &u64) -> Option<u64> {
+        Some(*request)
+    }
+}
+
+#[derive(Clone)]
+struct Tps {
+    left: u32,
+    backoff: ExponentialBackoff,
+    budget: Arc<TpsBudget>,
+}
+
+impl Tps {
+    fn new(base: Duration) -> Self {
+        let backoff = ExponentialBackoffMaker::new(base, Duration::from_secs(20), 1.0, Default::default());
+        let backoff = backoff.expect("valid bounds").make_backoff();
+        // So large that it never refuses: what is compared is its price, not its effect.
+        let budget = Arc::new(TpsBudget::new(Duration::from_secs(10), 10, 1000.0));
+        Self { left: 2, backoff, budget }
+    }
+}
+
+impl TowerPolicy<u64, u64, Failed> for Tps {
+    type Future = <ExponentialBackoff as Backoff>::Future;
+
+    fn retry(&mut self, _: &mut u64, result: &mut Result<u64, Failed>) -> Option<Self::Future> {
+        if result.is_ok() {
+            self.budget.deposit();
+            return None;
+        }
+        if self.left == 0 || !self.budget.withdraw() {
+            return None;
+        }
+        self.left -= 1;
+        Some(self.backoff.next_backoff())
+    }
+
+    fn clone_request(&mut self, request: &u64) -> Option<u64> {
+        Some(*request)
+    }
+}
