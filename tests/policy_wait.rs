@@ -248,6 +248,8 @@ proptest! {
         let floored = wait::floored_jitter().transient(multiplier).throttled(jitter).max(max).exp_base(base).expect("valid");
         for class in [Class::transient(), Class::throttled(None)] {
             prop_assert!(delay_as(&floored, number, class) <= max);
+            // Its settings are kept in 64 bits of nanoseconds.
+            let min = min.min(Duration::from_secs(18_446_744_073));
             let drawn = delay_as(&floored.min(min), number, class);
             prop_assert!(drawn >= min && drawn <= upper);
         }

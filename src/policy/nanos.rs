@@ -15,6 +15,12 @@ impl Nanos {
         Self(if nanos > u64::MAX as u128 { u64::MAX } else { nanos as u64 })
     }
 
+    /// The duration, or the longest one that is not taken for "no limit".
+    pub(crate) const fn bounded(duration: Duration) -> Self {
+        let Self(nanos) = Self::new(duration);
+        Self(if nanos == u64::MAX { u64::MAX - 1 } else { nanos })
+    }
+
     /// The duration; the longest there is for [`Nanos::MAX`].
     pub(crate) const fn get(self) -> Duration {
         if self.0 == u64::MAX { Duration::MAX } else { Duration::from_nanos(self.0) }

@@ -120,7 +120,10 @@ where
         Self {
             state: State::Calling { attempt },
             limit: M::Limit::default(),
-            spare: kept.zip(service).map(|(kept, service)| Spare { kept, service }),
+            spare: match (kept, service) {
+                (Some(kept), Some(service)) => Some(Spare { kept, service }),
+                _ => None,
+            },
             policy,
             progress,
             story: M::Story::default(),

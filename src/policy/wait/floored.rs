@@ -42,7 +42,7 @@ pub const fn floored_jitter() -> FlooredJitter {
     }
 }
 
-/// Full jitter with a floor; made by [`floored_jitter`].
+/// Full jitter with a floor; made by [`floored_jitter`]. Settings are kept up to 584 years.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct FlooredJitter {
     transient: Nanos,
@@ -57,14 +57,14 @@ impl FlooredJitter {
     /// Sets the multiplier for transient failures. Defaults to 100 ms.
     #[must_use]
     pub const fn transient(mut self, multiplier: Duration) -> Self {
-        self.transient = Nanos::new(multiplier);
+        self.transient = Nanos::bounded(multiplier);
         self
     }
 
     /// Sets the multiplier for throttled calls. Defaults to 1 s: who is told to slow down should.
     #[must_use]
     pub const fn throttled(mut self, multiplier: Duration) -> Self {
-        self.throttled = Nanos::new(multiplier);
+        self.throttled = Nanos::bounded(multiplier);
         self
     }
 
@@ -74,14 +74,14 @@ impl FlooredJitter {
     /// room for jitter. A `min` above the first ceiling leaves none: raise the multipliers instead.
     #[must_use]
     pub const fn min(mut self, min: Duration) -> Self {
-        self.min = Nanos::new(min);
+        self.min = Nanos::bounded(min);
         self
     }
 
     /// Sets the longest wait. Defaults to 20 s, as in the AWS SDKs.
     #[must_use]
     pub const fn max(mut self, max: Duration) -> Self {
-        self.max = Nanos::new(max);
+        self.max = Nanos::bounded(max);
         self
     }
 
