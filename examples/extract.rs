@@ -6,7 +6,7 @@ use std::{
     env,
     error::Error,
     fmt,
-    io::{self, IsTerminal, Read},
+    io::{self, IsTerminal, Read, Write},
     process::ExitCode,
     time::{Duration, Instant},
 };
@@ -47,6 +47,15 @@ Moin! Here is what we delivered on 3 March 2026 to Café Anker:
 12 bags of Harbour Blend at 8.50 each, 3 boxes of paper filters (size 4) at 4.20 a box, and one
 repair of the big grinder, 64.00 flat. All in euros, that makes 178.60. Payable within 14 days, please.
 ";
+
+/// `println!` for a reader who may leave early, as `head` does.
+macro_rules! say {
+    ($($arg:tt)*) => {
+        if writeln!(io::stdout(), $($arg)*).is_err() {
+            std::process::exit(0);
+        }
+    };
+}
 
 /// An invoice, as printed.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -116,25 +125,25 @@ struct Narrator(Style);
 
 impl<Res> Observer<Res, gemini::Error> for Narrator {
     fn before_attempt(&self, attempt: &Attempt) {
-        println!("{} attempt {}", self.0.dim("→"), attempt.number());
+        say!("{} attempt {}", self.0.dim("→"), attempt.number());
     }
 
     fn before_sleep(&self, _: &Attempt, outcome: &Result<Res, gemini::Error>, delay: &Delay) {
         if let Err(error) = outcome {
-            println!("  {} {}", self.0.red("failed:"), story(error));
+            say!("  {} {}", self.0.red("failed:"), story(error));
         }
         let millis = delay.duration().as_millis();
         match delay.server_hint() {
-            Some(hint) => println!("  waiting {millis} ms: the server asked for {} ms", hint.as_millis()),
-            None => println!("  waiting {millis} ms: our own backoff"),
+            Some(hint) => say!("  waiting {millis} ms: the server asked for {} ms", hint.as_millis()),
+            None => say!("  waiting {millis} ms: our own backoff"),
         }
     }
 
     fn gave_up(&self, attempt: &Attempt, outcome: &Result<Res, gemini::Error>, reason: StopReason) {
         if let Err(error) = outcome {
-            println!("  {} {}", self.0.red("failed:"), story(error));
+            say!("  {} {}", self.0.red("failed:"), story(error));
         }
-        println!("  gave up after attempt {}: {reason}", attempt.number());
+        say!("  gave up after attempt {}: {reason}", attempt.number());
     }
 }
 
@@ -144,21 +153,21 @@ async fn main() -> ExitCode {
     let input = match Input::read(env::args().skip(1)) {
         Ok(Some(input)) => input,
         Ok(None) => {
-            print!("{HELP}");
+            say!("{}", HELP.trim_end());
             return ExitCode::SUCCESS;
         }
         Err(problem) => {
-            eprintln!("{problem}\n\nTry --help.");
+            esay!("{problem}\n\nTry --help.");
             return ExitCode::from(2);
         }
     };
     match run(input, style).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("{} {error}", style.red("error:"));
+            esay!("{} {error}", style.red("error:"));
             let mut cause = error.source();
             while let Some(error) = cause {
-                eprintln!("  because {error}");
+                esay!("  because {error}");
                 cause = error.source();
             }
             ExitCode::FAILURE
@@ -174,19 +183,22 @@ async fn run(input: Input, style: Style) -> Result<(), Box<dyn Error>> {
     let client = match &stand_in {
         None => Gemini::from_env()?,
         Some(server) => {
-            println!("No GEMINI_API_KEY: a stand-in on {} answers, and misbehaves on purpose.", server.url());
+            say!("No GEMINI_API_KEY: a stand-in on {} answers, and misbehaves on purpose.", server.url());
+            if env::var_os("GOOGLE_GEMINI_BASE_URL").is_some() {
+                say!("GOOGLE_GEMINI_BASE_URL is not used: it needs a key.");
+            }
             if !input.built_in {
-                println!("It knows the built-in text only, whatever yours says.");
+                say!("It knows the built-in text only, whatever yours says.");
             }
             Gemini::new("no-key-needed")?.base_url(server.url())?
         }
     };
 
     let layer = ExtractLayer::<Invoice>::new().reasks(2).check(check).on_reask(move |reask| {
-        println!("  {} {}", style.red("not what was asked for:"), reask.failure());
+        say!("  {} {}", style.red("not what was asked for:"), reask.failure());
         match reask.question() {
-            Some(question) => println!("{}\n{}", style.bold("Asking again:"), indented(question)),
-            None => println!("{}", style.bold("Asking the same again.")),
+            Some(question) => say!("{}\n{}", style.bold("Asking again:"), indented(question)),
+            None => say!("{}", style.bold("Asking the same again.")),
         }
     });
     let service = ServiceBuilder::new()
@@ -194,8 +206,8 @@ async fn run(input: Input, style: Style) -> Result<(), Box<dyn Error>> {
         .layer(RetryLayer::new(gemini::policy().observe(Narrator(style))))
         .service(client);
 
-    println!("\n{}\n{}", style.bold("The text:"), indented(&input.text));
-    println!("{}", style.bold(&format!("Asking {}:", input.model)));
+    say!("\n{}\n{}", style.bold("The text:"), indented(&input.text));
+    say!("{}", style.bold(&format!("Asking {}:", input.model)));
     let question = GenerateContent::new(input.model)
         .system("Extract the invoice from the text. Leave out what the text does not say.")
         .text(&input.text)
@@ -205,12 +217,12 @@ async fn run(input: Input, style: Style) -> Result<(), Box<dyn Error>> {
     let (outcome, report) = match outcome {
         Ok(extracted) => {
             let (invoice, report) = extracted.into_parts();
-            println!("\n{}\n{}", style.bold("The value:"), indented(&invoice.to_string()));
+            say!("\n{}\n{}", style.bold("The value:"), indented(&invoice.to_string()));
             (Ok(()), report)
         }
         Err(error) => {
             let report = error.report().clone();
-            println!();
+            say!("");
             (Err(error), report)
         }
     };
@@ -220,11 +232,15 @@ async fn run(input: Input, style: Style) -> Result<(), Box<dyn Error>> {
 
 fn summary(report: &Report, elapsed: Duration, stand_in: Option<&GeminiServer>) {
     for (number, answer) in (1..).zip(report.answers()) {
-        println!("answer {number}: {}", answer.failure().unwrap_or("good"));
+        say!("answer {number}: {}", answer.failure().unwrap_or("good"));
+    }
+    if report.answers().is_empty() {
+        say!("no answer in {:.1} s", elapsed.as_secs_f64());
+        return;
     }
     let tokens = |count: Option<u64>| count.map_or("unknown".to_owned(), |count| count.to_string());
     let usage = report.usage();
-    println!(
+    say!(
         "{} answers in {:.1} s; tokens: {} in, {} out, {} in all",
         report.answers().len(),
         elapsed.as_secs_f64(),
@@ -233,7 +249,7 @@ fn summary(report: &Report, elapsed: Duration, stand_in: Option<&GeminiServer>) 
         tokens(usage.total())
     );
     if let Some(server) = stand_in {
-        println!("{} HTTP requests over {} connections", server.requests().len(), server.connections());
+        say!("{} HTTP requests over {} connections", server.requests().len(), server.connections());
     }
 }
 
