@@ -157,17 +157,17 @@ async fn main() -> ExitCode {
             return ExitCode::SUCCESS;
         }
         Err(problem) => {
-            esay!("{problem}\n\nTry --help.");
+            eprintln!("{problem}\n\nTry --help.");
             return ExitCode::from(2);
         }
     };
     match run(input, style).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            esay!("{} {error}", style.red("error:"));
+            eprintln!("{} {error}", style.red("error:"));
             let mut cause = error.source();
             while let Some(error) = cause {
-                esay!("  because {error}");
+                eprintln!("  because {error}");
                 cause = error.source();
             }
             ExitCode::FAILURE
