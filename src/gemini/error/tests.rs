@@ -110,6 +110,18 @@ fn the_key_is_shown_nowhere() {
 }
 
 #[test]
+fn a_key_too_short_to_be_one_garbles_nothing() {
+    let body = r#"{"error":{"message":"quota exceeded for project a"}}"#;
+    let message =
+        |key: &str| from_response(StatusCode::FORBIDDEN, &HeaderMap::new(), body.as_bytes(), key).message().to_owned();
+    assert_eq!(message("a"), "quota exceeded for project a");
+    assert_eq!(message("project"), "quota exceeded for project a");
+    assert_eq!(message("exceeded"), "quota [api key] for project a");
+    let page = from_response(StatusCode::FORBIDDEN, &HeaderMap::new(), b"<html><title>a title</title>", "t");
+    assert_eq!(page.message(), "an HTML page: a title");
+}
+
+#[test]
 fn display_is_short_and_says_what_to_do() {
     for (status, body, wanted) in [
         (
