@@ -185,6 +185,21 @@ async fn a_corrected_question_quotes_the_models_own_turn_unchanged() {
 }
 
 #[tokio::test]
+async fn a_quoted_turn_without_a_role_gets_the_models() {
+    for role in ["", r#""role":null,"#, r#""role":"","#] {
+        let body = format!(
+            r#"{{"candidates":[{{"content":{{{role}"parts":[{{"text":"{{}}","new":1.0}}],"strange":1.50}},"finishReason":"STOP"}}]}}"#
+        );
+        let gemini = Gemini::new([Ok(serde_json::from_str(&body).unwrap()), says(GOOD)]);
+        ask(ExtractLayer::<User>::new(), &gemini).await.unwrap();
+        let bytes = gemini.requests()[1].to_bytes().unwrap();
+        let again = std::str::from_utf8(&bytes).unwrap();
+        let wanted = r#"{"role":"model","parts":[{"text":"{}","new":1.0}],"strange":1.50},{"role":"user","#;
+        assert!(again.contains(wanted), "{again}");
+    }
+}
+
+#[tokio::test]
 async fn no_question_ends_on_a_turn_of_the_models() {
     let gemini = Gemini::new([empty(), says(NO_JSON), empty(), says(TOO_OLD), says(GOOD)]);
     ask(ExtractLayer::<User>::new().reasks(4), &gemini).await.unwrap();

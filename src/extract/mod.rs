@@ -43,8 +43,8 @@
 //!
 //! # What is sent back to the model
 //!
-//! The caller's question, the model's own turn exactly as it came (thought signatures included), then one user turn that
-//! names paths and problems. No error of the transport, no URL, no key. Only the latest answer is quoted,
+//! The caller's question, the model's own turn exactly as it came (thought signatures included; only a missing role is
+//! filled in), then one user turn that names paths and problems. No error of the transport, no URL, no key. Only the latest answer is quoted,
 //! so the question does not grow with every reask.
 
 mod answer;

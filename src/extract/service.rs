@@ -202,9 +202,11 @@ where
             if let Some(on_reask) = &this.settings.on_reask {
                 on_reask(&Reask { number: *this.reasks, failure: &failure, question: question.as_deref() });
             }
-            // The model's own turn, unchanged, then one turn of the user's. Without an answer to correct, the same again.
+            // The model's own turn, unchanged but for a missing role, then one turn of the user's. Without an answer to correct, the same again.
             let next = match (this.said.take(), question) {
-                (Some(said), Some(question)) => spare.question.clone().content(said).content(Content::user(question)),
+                (Some(said), Some(question)) => {
+                    spare.question.clone().content(said.or_models()).content(Content::user(question))
+                }
                 _ => spare.question.clone(),
             };
             this.state.set(State::Readying { next: Some(next) });
