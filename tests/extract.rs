@@ -199,6 +199,43 @@ async fn a_quoted_turn_without_a_role_gets_the_models() {
     }
 }
 
+fn calls_a_function(text: Option<&str>) -> Outcome {
+    let mut parts = vec![json!({ "functionCall": { "name": "look_up", "args": {} } })];
+    parts.extend(text.map(|text| json!({ "text": text })));
+    candidate(&json!({ "content": { "role": "model", "parts": parts }, "finishReason": "STOP" }))
+}
+
+#[tokio::test]
+async fn a_function_call_is_not_quoted() {
+    let told = Arc::new(AtomicU32::new(0));
+    let layer = ExtractLayer::<User>::new().on_reask({
+        let told = told.clone();
+        move |reask| {
+            told.fetch_add(u32::from(reask.question().is_some()), SeqCst);
+        }
+    });
+    let gemini = Gemini::new([calls_a_function(None), calls_a_function(Some(NO_JSON)), says(GOOD)]);
+    let user = ask(layer, &gemini).await.unwrap();
+    assert_eq!(user.report().answers()[0].failure(), Some("the answer holds no text"));
+    assert!(user.report().answers()[1].failure().unwrap().starts_with("not valid JSON"));
+    let requests = gemini.requests();
+    for request in &requests[1..] {
+        assert_eq!(request.to_bytes().unwrap(), requests[0].to_bytes().unwrap());
+    }
+    assert_eq!(told.load(SeqCst), 0, "the same question again is announced as such");
+}
+
+#[tokio::test]
+async fn an_answer_without_text_is_told_so() {
+    let picture = json!({ "inlineData": { "mimeType": "image/png", "data": "" } });
+    let gemini = Gemini::new([
+        candidate(&json!({ "content": { "role": "model", "parts": [picture] }, "finishReason": "STOP" })),
+        says(GOOD),
+    ]);
+    ask(ExtractLayer::<User>::new(), &gemini).await.unwrap();
+    assert!(correction(&gemini).contains("\n- the answer holds no text\n"));
+}
+
 #[tokio::test]
 async fn no_question_ends_on_a_turn_of_the_models() {
     let gemini = Gemini::new([empty(), says(NO_JSON), empty(), says(TOO_OLD), says(GOOD)]);

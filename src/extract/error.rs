@@ -75,7 +75,7 @@ pub enum Failure {
     Service(BoxError),
     /// An answer that is none: blocked, empty, cut off.
     NoAnswer(NoAnswer),
-    /// The answer is no JSON, or does not fit schema or type.
+    /// The answer holds no text, is no JSON, or does not fit schema or type.
     Mismatch(Problems),
     /// The value was refused by the caller's check.
     Rejected(Problems),

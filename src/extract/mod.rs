@@ -45,7 +45,8 @@
 //!
 //! The caller's question, the model's own turn exactly as it came (thought signatures included; only a missing role is
 //! filled in), then one user turn that names paths and problems. No error of the transport, no URL, no key. Only the latest answer is quoted,
-//! so the question does not grow with every reask.
+//! so the question does not grow with every reask. An answer with a function call is not quoted, since the API wants the
+//! function's response after it: the same question is asked again.
 
 mod answer;
 mod check;

@@ -131,6 +131,11 @@ struct Spare<S> {
     service: S,
 }
 
+// A function call can only be followed by the function's response: the API refuses a plain turn of the user's after it.
+fn is_quotable(content: &Content) -> bool {
+    !content.parts().is_empty() && content.parts().iter().all(|part| part.function_call().is_none())
+}
+
 impl<T, S, C> Future for ResponseFuture<T, S, C>
 where
     T: DeserializeOwned,
@@ -149,7 +154,7 @@ where
                     Ok(response) => {
                         this.report.push(&response);
                         let content = response.candidates().first().and_then(|candidate| candidate.content());
-                        *this.said = content.filter(|content| !content.parts().is_empty()).cloned();
+                        *this.said = content.filter(|content| is_quotable(content)).cloned();
                         let value = match &*this.settings.schema {
                             Ok(schema) => read(&response, &schema.validator),
                             Err(error) => Err(Failure::Schema(error.clone())),
@@ -198,12 +203,14 @@ where
                 return Poll::Ready(Err(ExtractError::new(failure, std::mem::take(this.report))));
             };
             *this.reasks += 1;
-            let question = failure.problems().map(super::Problems::question);
+            // The model's own turn, unchanged but for a missing role, then one turn of the user's. Where there is no turn
+            // to correct, the same question again.
+            let said = this.said.take();
+            let question = said.as_ref().and(failure.problems()).map(super::Problems::question);
             if let Some(on_reask) = &this.settings.on_reask {
                 on_reask(&Reask { number: *this.reasks, failure: &failure, question: question.as_deref() });
             }
-            // The model's own turn, unchanged but for a missing role, then one turn of the user's. Without an answer to correct, the same again.
-            let next = match (this.said.take(), question) {
+            let next = match (said, question) {
                 (Some(said), Some(question)) => {
                     spare.question.clone().content(said.or_models()).content(Content::user(question))
                 }
