@@ -459,6 +459,24 @@ async fn a_schema_that_cannot_be_sent_fails_before_anything_is() {
 }
 
 #[tokio::test]
+async fn a_request_that_hides_turns_or_schema_fails_before_anything_is_sent() {
+    for (name, value) in [("contents", json!([])), ("generationConfig", json!(null)), ("generationConfig", json!([]))] {
+        let gemini = Gemini::new([says(GOOD)]);
+        let request = question().extra(name, value);
+        let error = ExtractLayer::<User>::new().layer(gemini.clone()).oneshot(request).await.unwrap_err();
+        assert_eq!((gemini.calls(), error.report().answers().len()), (0, 0), "{name}");
+        let Failure::Request(cause) = error.failure() else { panic!("{error:?}") };
+        assert_eq!(cause.kind(), gemini::ErrorKind::InvalidRequest);
+        assert!(cause.to_string().contains(&format!("`{name}`")), "{cause}");
+        assert!(error.source().unwrap().is::<gemini::Error>());
+        assert_eq!(error.to_string(), "no answer was got: the request overrides what has to be sent");
+    }
+    let gemini = Gemini::new([says(GOOD)]);
+    let request = question().extra("generationConfig", json!({ "topK": 4 })).extra("labels", json!({}));
+    ExtractLayer::<User>::new().layer(gemini.clone()).oneshot(request).await.unwrap();
+}
+
+#[tokio::test]
 async fn a_format_that_is_not_sent_is_checked_on_the_answer() {
     #[derive(Debug, Deserialize, JsonSchema)]
     struct Contact {

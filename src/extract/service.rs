@@ -72,16 +72,18 @@ where
 
     fn call(&mut self, question: GenerateContent) -> Self::Future {
         let settings = self.layer.settings.clone();
-        let (state, spare) = match &*settings.schema {
-            Err(error) => (State::Refused { error: Some(Failure::Schema(error.clone())) }, None),
-            Ok(schema) => {
-                let question = question.json_schema(schema.sent.clone());
-                // The instance that was polled ready is the one that is called; the clone is for reasks.
-                let answer = self.inner.call(question.clone());
-                let spare = (settings.reasks > 0).then(|| Spare { question, service: self.inner.clone() });
-                (State::Asking { answer }, spare)
-            }
-        };
+        let schema = settings.schema.as_ref().as_ref().map_err(|error| Failure::Schema(error.clone()));
+        let (state, spare) =
+            match schema.and_then(|schema| question.is_open().map(|()| schema).map_err(Failure::Request)) {
+                Err(error) => (State::Refused { error: Some(error) }, None),
+                Ok(schema) => {
+                    let question = question.json_schema(schema.sent.clone());
+                    // The instance that was polled ready is the one that is called; the clone is for reasks.
+                    let answer = self.inner.call(question.clone());
+                    let spare = (settings.reasks > 0).then(|| Spare { question, service: self.inner.clone() });
+                    (State::Asking { answer }, spare)
+                }
+            };
         ResponseFuture {
             state,
             spare,
