@@ -1,4 +1,4 @@
-//! Typed answers: what is asked, what is asked again, and what a call ends with (laws 20, 24–27).
+//! Typed answers: what is asked, what is asked again, and what a call ends with.
 #![cfg(all(feature = "extract", feature = "testing"))]
 
 use std::{
@@ -609,6 +609,34 @@ async fn a_future_that_is_not_polled_can_be_dropped_in_any_state() {
             let _ = call.poll();
         }
     }
+}
+
+#[test]
+fn a_service_that_answers_at_once_does_not_keep_the_thread() {
+    struct Woken(AtomicU32);
+    impl std::task::Wake for Woken {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, SeqCst);
+        }
+    }
+    let calls = Arc::new(AtomicU32::new(0));
+    let gemini = service_fn({
+        let calls = calls.clone();
+        move |_: GenerateContent| {
+            let good = calls.fetch_add(1, SeqCst) == 99;
+            std::future::ready(says(if good { GOOD } else { NO_JSON }))
+        }
+    });
+    let mut call = Box::pin(ExtractLayer::<User>::new().reasks(u32::MAX).layer(gemini).call(question()));
+    let woken = Arc::new(Woken(AtomicU32::new(0)));
+    let waker = woken.clone().into();
+    let mut context = std::task::Context::from_waker(&waker);
+    for polls in 1..=3 {
+        assert!(call.as_mut().poll(&mut context).is_pending());
+        assert_eq!((calls.load(SeqCst), woken.0.load(SeqCst)), (32 * polls, polls));
+    }
+    assert!(matches!(call.as_mut().poll(&mut context), std::task::Poll::Ready(Ok(_))));
+    assert_eq!((calls.load(SeqCst), woken.0.load(SeqCst)), (100, 3));
 }
 
 // A future to be polled by hand.

@@ -15,6 +15,9 @@ use super::{
 };
 use crate::gemini::{Content, GenerateContent, GenerateContentResponse};
 
+// A service that answers at once, and never well, would keep `poll` for as long as the budget lasts.
+const ANSWERS_PER_POLL: u32 = 32;
+
 /// Asks for a value of type `T` until the answer fits; see the [module](crate::extract).
 pub struct Extract<T, S, C = NoCheck> {
     layer: ExtractLayer<T, C>,
@@ -149,11 +152,13 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
+        let mut answers = 0;
         loop {
             let failure = match this.state.as_mut().project() {
                 StateProj::Asking { answer } => match ready!(answer.poll(cx)) {
                     Err(error) => Failure::Service(error.into()),
                     Ok(response) => {
+                        answers += 1;
                         this.report.push(&response);
                         let content = response.candidates().first().and_then(|candidate| candidate.content());
                         *this.said = content.filter(|content| is_quotable(content)).cloned();
@@ -175,6 +180,10 @@ where
                     Ok(value) => return Poll::Ready(Ok(Extracted::new(value, std::mem::take(this.report)))),
                     Err(problems) => Failure::Rejected(problems),
                 },
+                StateProj::Readying { .. } if answers == ANSWERS_PER_POLL => {
+                    cx.waker().wake_by_ref();
+                    return Poll::Pending;
+                }
                 StateProj::Readying { next } => {
                     let (Some(spare), true) = (this.spare.as_mut(), next.is_some()) else {
                         unreachable!("a reask has a question and somebody to ask");
