@@ -1,4 +1,4 @@
-//! Typed answers: what is asked, what is asked again, and what a call ends with (laws 20, 24–27).
+//! Typed answers: what is asked, what is asked again, and what a call ends with.
 #![cfg(all(feature = "extract", feature = "testing"))]
 
 use std::{
@@ -182,6 +182,58 @@ async fn a_corrected_question_quotes_the_models_own_turn_unchanged() {
     assert!(again.contains(&format!(r#"{{"role":"model","parts":[{parts}],"strange":1.50}}"#)), "{again}");
     assert_eq!(sent(&requests[0])["contents"][0], sent(&requests[1])["contents"][0]);
     assert!(correction(&gemini).contains("not valid JSON"));
+}
+
+#[tokio::test]
+async fn a_quoted_turn_without_a_role_gets_the_models() {
+    for role in ["", r#""role":null,"#, r#""role":"","#] {
+        let body = format!(
+            r#"{{"candidates":[{{"content":{{{role}"parts":[{{"text":"{{}}","new":1.0}}],"strange":1.50}},"finishReason":"STOP"}}]}}"#
+        );
+        let gemini = Gemini::new([Ok(serde_json::from_str(&body).unwrap()), says(GOOD)]);
+        ask(ExtractLayer::<User>::new(), &gemini).await.unwrap();
+        let bytes = gemini.requests()[1].to_bytes().unwrap();
+        let again = std::str::from_utf8(&bytes).unwrap();
+        let wanted = r#"{"role":"model","parts":[{"text":"{}","new":1.0}],"strange":1.50},{"role":"user","#;
+        assert!(again.contains(wanted), "{again}");
+    }
+}
+
+fn calls_a_function(text: Option<&str>) -> Outcome {
+    let mut parts = vec![json!({ "functionCall": { "name": "look_up", "args": {} } })];
+    parts.extend(text.map(|text| json!({ "text": text })));
+    candidate(&json!({ "content": { "role": "model", "parts": parts }, "finishReason": "STOP" }))
+}
+
+#[tokio::test]
+async fn a_function_call_is_not_quoted() {
+    let told = Arc::new(AtomicU32::new(0));
+    let layer = ExtractLayer::<User>::new().on_reask({
+        let told = told.clone();
+        move |reask| {
+            told.fetch_add(u32::from(reask.question().is_some()), SeqCst);
+        }
+    });
+    let gemini = Gemini::new([calls_a_function(None), calls_a_function(Some(NO_JSON)), says(GOOD)]);
+    let user = ask(layer, &gemini).await.unwrap();
+    assert_eq!(user.report().answers()[0].failure(), Some("the answer holds no text"));
+    assert!(user.report().answers()[1].failure().unwrap().starts_with("not valid JSON"));
+    let requests = gemini.requests();
+    for request in &requests[1..] {
+        assert_eq!(request.to_bytes().unwrap(), requests[0].to_bytes().unwrap());
+    }
+    assert_eq!(told.load(SeqCst), 0, "the same question again is announced as such");
+}
+
+#[tokio::test]
+async fn an_answer_without_text_is_told_so() {
+    let picture = json!({ "inlineData": { "mimeType": "image/png", "data": "" } });
+    let gemini = Gemini::new([
+        candidate(&json!({ "content": { "role": "model", "parts": [picture] }, "finishReason": "STOP" })),
+        says(GOOD),
+    ]);
+    ask(ExtractLayer::<User>::new(), &gemini).await.unwrap();
+    assert!(correction(&gemini).contains("\n- the answer holds no text\n"));
 }
 
 #[tokio::test]
@@ -407,6 +459,24 @@ async fn a_schema_that_cannot_be_sent_fails_before_anything_is() {
 }
 
 #[tokio::test]
+async fn a_request_that_hides_turns_or_schema_fails_before_anything_is_sent() {
+    for (name, value) in [("contents", json!([])), ("generationConfig", json!(null)), ("generationConfig", json!([]))] {
+        let gemini = Gemini::new([says(GOOD)]);
+        let request = question().extra(name, value);
+        let error = ExtractLayer::<User>::new().layer(gemini.clone()).oneshot(request).await.unwrap_err();
+        assert_eq!((gemini.calls(), error.report().answers().len()), (0, 0), "{name}");
+        let Failure::Request(cause) = error.failure() else { panic!("{error:?}") };
+        assert_eq!(cause.kind(), gemini::ErrorKind::InvalidRequest);
+        assert!(cause.to_string().contains(&format!("`{name}`")), "{cause}");
+        assert!(error.source().unwrap().is::<gemini::Error>());
+        assert_eq!(error.to_string(), "no answer was got: the request overrides what has to be sent");
+    }
+    let gemini = Gemini::new([says(GOOD)]);
+    let request = question().extra("generationConfig", json!({ "topK": 4 })).extra("labels", json!({}));
+    ExtractLayer::<User>::new().layer(gemini.clone()).oneshot(request).await.unwrap();
+}
+
+#[tokio::test]
 async fn a_format_that_is_not_sent_is_checked_on_the_answer() {
     #[derive(Debug, Deserialize, JsonSchema)]
     struct Contact {
@@ -539,6 +609,34 @@ async fn a_future_that_is_not_polled_can_be_dropped_in_any_state() {
             let _ = call.poll();
         }
     }
+}
+
+#[test]
+fn a_service_that_answers_at_once_does_not_keep_the_thread() {
+    struct Woken(AtomicU32);
+    impl std::task::Wake for Woken {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, SeqCst);
+        }
+    }
+    let calls = Arc::new(AtomicU32::new(0));
+    let gemini = service_fn({
+        let calls = calls.clone();
+        move |_: GenerateContent| {
+            let good = calls.fetch_add(1, SeqCst) == 99;
+            std::future::ready(says(if good { GOOD } else { NO_JSON }))
+        }
+    });
+    let mut call = Box::pin(ExtractLayer::<User>::new().reasks(u32::MAX).layer(gemini).call(question()));
+    let woken = Arc::new(Woken(AtomicU32::new(0)));
+    let waker = woken.clone().into();
+    let mut context = std::task::Context::from_waker(&waker);
+    for polls in 1..=3 {
+        assert!(call.as_mut().poll(&mut context).is_pending());
+        assert_eq!((calls.load(SeqCst), woken.0.load(SeqCst)), (32 * polls, polls));
+    }
+    assert!(matches!(call.as_mut().poll(&mut context), std::task::Poll::Ready(Ok(_))));
+    assert_eq!((calls.load(SeqCst), woken.0.load(SeqCst)), (100, 3));
 }
 
 // A future to be polled by hand.

@@ -11,6 +11,10 @@ pub(super) fn read<T: DeserializeOwned>(
     validator: &Validator,
 ) -> Result<T, Failure> {
     let text = response.text().map_err(Failure::NoAnswer)?;
+    // A function call, a picture: an answer, but not to what was asked.
+    if text.trim().is_empty() {
+        return Err(Failure::Mismatch(Problems::from("the answer holds no text")));
+    }
     parse(unwrapped(&text), validator).map_err(Failure::Mismatch)
 }
 

@@ -1,7 +1,7 @@
 use std::{error::Error, fmt};
 
 use super::{Problems, Report, SchemaError};
-use crate::gemini::NoAnswer;
+use crate::gemini::{self, NoAnswer};
 
 type BoxError = Box<dyn Error + Send + Sync>;
 
@@ -58,6 +58,7 @@ impl Error for ExtractError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         match &self.0.failure {
             Failure::Schema(error) => Some(error),
+            Failure::Request(error) => Some(error),
             Failure::Service(error) => Some(&**error),
             Failure::NoAnswer(error) => Some(error),
             Failure::Mismatch(problems) | Failure::Rejected(problems) => Some(problems),
@@ -71,11 +72,13 @@ impl Error for ExtractError {
 pub enum Failure {
     /// The type has no schema that Gemini understands. Nothing was sent.
     Schema(SchemaError),
+    /// The request has an [extra](gemini::GenerateContent::extra) field that hides turns or schema. Nothing was sent.
+    Request(gemini::Error),
     /// The service below failed: the transport, the API, a layer in between.
     Service(BoxError),
     /// An answer that is none: blocked, empty, cut off.
     NoAnswer(NoAnswer),
-    /// The answer is no JSON, or does not fit schema or type.
+    /// The answer holds no text, is no JSON, or does not fit schema or type.
     Mismatch(Problems),
     /// The value was refused by the caller's check.
     Rejected(Problems),
@@ -96,7 +99,7 @@ impl Failure {
         match self {
             Self::NoAnswer(reason) => reason.is_worth_asking_again(),
             Self::Mismatch(problems) | Self::Rejected(problems) => !problems.is_hopeless(),
-            Self::Schema(_) | Self::Service(_) => false,
+            Self::Schema(_) | Self::Request(_) | Self::Service(_) => false,
         }
     }
 }
@@ -106,6 +109,7 @@ impl fmt::Display for Failure {
         // A clause without its cause: that is what `source` is for.
         f.write_str(match self {
             Self::Schema(_) => "the type has no usable schema",
+            Self::Request(_) => "the request overrides what has to be sent",
             Self::Service(_) => "the service failed",
             Self::NoAnswer(_) => "the model gave no answer",
             Self::Mismatch(_) => "the answer does not fit the type",

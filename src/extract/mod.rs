@@ -43,9 +43,15 @@
 //!
 //! # What is sent back to the model
 //!
-//! The caller's question, the model's own turn exactly as it came (thought signatures included), then one user turn that
-//! names paths and problems. No error of the transport, no URL, no key. Only the latest answer is quoted,
-//! so the question does not grow with every reask.
+//! The caller's question, the model's own turn exactly as it came (thought signatures included; only a missing role is
+//! filled in), then one user turn that names paths and problems. No error of the transport, no URL, no key. Only the latest answer is quoted,
+//! so the question does not grow with every reask. An answer with a function call is not quoted, since the API wants the
+//! function's response after it: the same question is asked again.
+//!
+//! # Spawning
+//!
+//! Where the error of the service below is a boxed one, write `tokio::spawn(service.oneshot(question))`: an `async move`
+//! block around it hits a limitation of the compiler ("implementation of `From` is not general enough").
 
 mod answer;
 mod check;

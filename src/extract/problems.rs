@@ -93,7 +93,7 @@ impl Problems {
         self.hopeless
     }
 
-    // The corrected question (law 25): paths and problems, nothing else.
+    // What is said to the model: paths and problems, and nothing of the transport: no error, no URL, no key.
     pub(super) fn question(&self) -> String {
         use fmt::Write;
         let mut text = String::from("Your answer does not fit what was asked for:\n");

@@ -130,7 +130,7 @@ impl Reask<'_> {
         self.failure
     }
 
-    /// The user turn that is added; `None` where there was no answer to correct and the same question is asked again.
+    /// The user turn that is added; `None` where there was no answer that can be quoted and the same question is asked again.
     #[must_use]
     pub const fn question(&self) -> Option<&str> {
         self.question

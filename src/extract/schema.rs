@@ -1,6 +1,6 @@
 //! The type's JSON Schema, reduced to what the API accepts.
 //!
-//! Nothing is lost silently (law 26): each keyword is sent, or moved into the description and checked on the answer, or
+//! Nothing is lost silently: each keyword is sent, or moved into the description and checked on the answer, or
 //! refused before anything is sent. The whole schema, unreduced, is what the answer is checked against.
 
 use std::fmt;

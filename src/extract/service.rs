@@ -15,6 +15,9 @@ use super::{
 };
 use crate::gemini::{Content, GenerateContent, GenerateContentResponse};
 
+// A service that answers at once, and never well, would keep `poll` for as long as the budget lasts.
+const ANSWERS_PER_POLL: u32 = 32;
+
 /// Asks for a value of type `T` until the answer fits; see the [module](crate::extract).
 pub struct Extract<T, S, C = NoCheck> {
     layer: ExtractLayer<T, C>,
@@ -72,16 +75,18 @@ where
 
     fn call(&mut self, question: GenerateContent) -> Self::Future {
         let settings = self.layer.settings.clone();
-        let (state, spare) = match &*settings.schema {
-            Err(error) => (State::Refused { error: Some(Failure::Schema(error.clone())) }, None),
-            Ok(schema) => {
-                let question = question.json_schema(schema.sent.clone());
-                // The instance that was polled ready is the one that is called; the clone is for reasks.
-                let answer = self.inner.call(question.clone());
-                let spare = (settings.reasks > 0).then(|| Spare { question, service: self.inner.clone() });
-                (State::Asking { answer }, spare)
-            }
-        };
+        let schema = settings.schema.as_ref().as_ref().map_err(|error| Failure::Schema(error.clone()));
+        let (state, spare) =
+            match schema.and_then(|schema| question.is_open().map(|()| schema).map_err(Failure::Request)) {
+                Err(error) => (State::Refused { error: Some(error) }, None),
+                Ok(schema) => {
+                    let question = question.json_schema(schema.sent.clone());
+                    // The instance that was polled ready is the one that is called; the clone is for reasks.
+                    let answer = self.inner.call(question.clone());
+                    let spare = (settings.reasks > 0).then(|| Spare { question, service: self.inner.clone() });
+                    (State::Asking { answer }, spare)
+                }
+            };
         ResponseFuture {
             state,
             spare,
@@ -131,6 +136,11 @@ struct Spare<S> {
     service: S,
 }
 
+// A function call can only be followed by the function's response: the API refuses a plain turn of the user's after it.
+fn is_quotable(content: &Content) -> bool {
+    !content.parts().is_empty() && content.parts().iter().all(|part| part.function_call().is_none())
+}
+
 impl<T, S, C> Future for ResponseFuture<T, S, C>
 where
     T: DeserializeOwned,
@@ -142,14 +152,16 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
+        let mut answers = 0;
         loop {
             let failure = match this.state.as_mut().project() {
                 StateProj::Asking { answer } => match ready!(answer.poll(cx)) {
                     Err(error) => Failure::Service(error.into()),
                     Ok(response) => {
+                        answers += 1;
                         this.report.push(&response);
                         let content = response.candidates().first().and_then(|candidate| candidate.content());
-                        *this.said = content.filter(|content| !content.parts().is_empty()).cloned();
+                        *this.said = content.filter(|content| is_quotable(content)).cloned();
                         let value = match &*this.settings.schema {
                             Ok(schema) => read(&response, &schema.validator),
                             Err(error) => Err(Failure::Schema(error.clone())),
@@ -168,6 +180,10 @@ where
                     Ok(value) => return Poll::Ready(Ok(Extracted::new(value, std::mem::take(this.report)))),
                     Err(problems) => Failure::Rejected(problems),
                 },
+                StateProj::Readying { .. } if answers == ANSWERS_PER_POLL => {
+                    cx.waker().wake_by_ref();
+                    return Poll::Pending;
+                }
                 StateProj::Readying { next } => {
                     let (Some(spare), true) = (this.spare.as_mut(), next.is_some()) else {
                         unreachable!("a reask has a question and somebody to ask");
@@ -198,13 +214,17 @@ where
                 return Poll::Ready(Err(ExtractError::new(failure, std::mem::take(this.report))));
             };
             *this.reasks += 1;
-            let question = failure.problems().map(super::Problems::question);
+            // The model's own turn, unchanged but for a missing role, then one turn of the user's. Where there is no turn
+            // to correct, the same question again.
+            let said = this.said.take();
+            let question = said.as_ref().and(failure.problems()).map(super::Problems::question);
             if let Some(on_reask) = &this.settings.on_reask {
                 on_reask(&Reask { number: *this.reasks, failure: &failure, question: question.as_deref() });
             }
-            // The model's own turn, unchanged, then one turn of the user's. Without an answer to correct, the same again.
-            let next = match (this.said.take(), question) {
-                (Some(said), Some(question)) => spare.question.clone().content(said).content(Content::user(question)),
+            let next = match (said, question) {
+                (Some(said), Some(question)) => {
+                    spare.question.clone().content(said.or_models()).content(Content::user(question))
+                }
                 _ => spare.question.clone(),
             };
             this.state.set(State::Readying { next: Some(next) });

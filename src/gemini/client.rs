@@ -104,7 +104,7 @@ impl<C> Gemini<C> {
     ///
     /// [`ErrorKind::Configuration`](super::ErrorKind::Configuration) when it is no such URL.
     pub fn base_url(mut self, url: impl AsRef<str>) -> Result<Self, Error> {
-        Arc::make_mut(&mut self.settings).address = Address::parse(url.as_ref())?;
+        Arc::make_mut(&mut self.settings).address = Address::parse(url.as_ref(), "the base URL")?;
         Ok(self)
     }
 
@@ -159,7 +159,7 @@ impl Settings {
         };
         let mut settings = Self::new(&key, name)?;
         if let Some((_, url)) = get("GOOGLE_GEMINI_BASE_URL") {
-            settings.address = Address::parse(&url)?;
+            settings.address = Address::parse(&url, "the base URL in GOOGLE_GEMINI_BASE_URL")?;
         }
         Ok(settings)
     }
@@ -238,7 +238,10 @@ mod tests {
             (&[("GOOGLE_API_KEY", "a b")], "GOOGLE_API_KEY has spaces"),
             (&[("GOOGLE_API_KEY", "a\n")], "GOOGLE_API_KEY has spaces"),
             (&[("GOOGLE_API_KEY", "ключ")], "characters"),
-            (&[("GEMINI_API_KEY", "a"), ("GOOGLE_GEMINI_BASE_URL", "ftp://x")], "base URL"),
+            (
+                &[("GEMINI_API_KEY", "a"), ("GOOGLE_GEMINI_BASE_URL", "ftp://x")],
+                "the base URL in GOOGLE_GEMINI_BASE_URL has to start with https:// (or http:// for this machine)",
+            ),
         ] {
             let error = lookup(variables).err().expect("a configuration error");
             assert_eq!(error.kind(), ErrorKind::Configuration);

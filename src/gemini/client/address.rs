@@ -20,8 +20,9 @@ impl Default for Address {
 }
 
 impl Address {
-    pub(super) fn parse(url: &str) -> Result<Self, Error> {
-        let wrong = |what: &str| Error::configuration(format!("the base URL {what}"));
+    /// `whence` names the URL in what is said about it.
+    pub(super) fn parse(url: &str, whence: &str) -> Result<Self, Error> {
+        let wrong = |what: &str| Error::configuration(format!("{whence} {what}"));
         let url = url.trim();
         // What is wrong is not repeated: a URL may hold credentials.
         let uri: Uri =
@@ -36,7 +37,7 @@ impl Address {
             Some(scheme) if *scheme == Scheme::HTTP => {
                 return Err(wrong("is plain http, which would show the API key to the network; use https"));
             }
-            _ => return Err(wrong("has to start with https://")),
+            _ => return Err(wrong("has to start with https:// (or http:// for this machine)")),
         }
         if authority.as_str().contains('@') {
             return Err(wrong("holds a user name, which is not supported"));
@@ -106,7 +107,7 @@ mod tests {
             ("http://127.8.0.1/p", "http://127.8.0.1/p"),
             ("http://[::1]:9/", "http://[::1]:9"),
         ] {
-            assert_eq!(Address::parse(url).expect(url).to_string(), kept);
+            assert_eq!(Address::parse(url, "the base URL").expect(url).to_string(), kept);
         }
         for url in [
             "",
@@ -123,13 +124,17 @@ mod tests {
             "https://",
             "http://[::2]",
         ] {
-            assert_eq!(Address::parse(url).err().expect(url).kind(), ErrorKind::Configuration);
+            assert_eq!(Address::parse(url, "the base URL").err().expect(url).kind(), ErrorKind::Configuration);
         }
+        assert_eq!(
+            Address::parse("ftp://example.com", "the base URL").err().expect("an error").message(),
+            "the base URL has to start with https:// (or http:// for this machine)"
+        );
     }
 
     #[test]
     fn a_model_cannot_leave_its_place_in_the_path() {
-        let address = Address::parse("https://h/x/").expect("a URL");
+        let address = Address::parse("https://h/x/", "the base URL").expect("a URL");
         for (model, path) in [
             ("gemini-2.5-flash", "/x/v1beta/models/gemini-2.5-flash:generateContent"),
             ("models/m", "/x/v1beta/models/m:generateContent"),

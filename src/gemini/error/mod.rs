@@ -122,13 +122,12 @@ pub enum ErrorKind {
 
 /// A failed call. What the server said is kept as types: [`details`](Self::details), [`retry_after`](Self::retry_after).
 ///
-/// Neither `Display` nor `Debug` shows the API key, even where the server repeats it.
-#[derive(Debug)]
+/// Neither `Display` nor `Debug` shows the API key, even where the server repeats it. (A key of less than 8 characters is
+/// taken for a stand-in in a test, and is not looked for.)
 pub struct Error {
     inner: Box<Inner>,
 }
 
-#[derive(Debug)]
 struct Inner {
     kind: ErrorKind,
     status: Option<StatusCode>,
@@ -306,6 +305,42 @@ impl Error {
             413 => Some("make the request smaller, or upload its files first"),
             _ => None,
         }
+    }
+}
+
+impl fmt::Debug for Error {
+    /// What is known, in the order in which a reader wants it: this is what `unwrap` shows.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Taken apart, so that no field is forgotten.
+        let Inner { kind, status, rpc_status, message, details, retry_after, quota_exhausted, truncated, source } =
+            &*self.inner;
+        let mut shown = f.debug_struct("Error");
+        shown.field("kind", kind);
+        if !message.is_empty() {
+            shown.field("message", message);
+        }
+        if let Some(status) = status {
+            shown.field("status", status);
+        }
+        if let Some(rpc_status) = rpc_status {
+            shown.field("rpc_status", rpc_status);
+        }
+        if !details.is_empty() {
+            shown.field("details", details);
+        }
+        if let Some(retry_after) = retry_after {
+            shown.field("retry_after", retry_after);
+        }
+        if *quota_exhausted {
+            shown.field("quota_exhausted", quota_exhausted);
+        }
+        if *truncated {
+            shown.field("truncated", truncated);
+        }
+        if let Some(source) = source {
+            shown.field("source", source);
+        }
+        shown.finish()
     }
 }
 

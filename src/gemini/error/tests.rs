@@ -110,6 +110,41 @@ fn the_key_is_shown_nowhere() {
 }
 
 #[test]
+fn a_key_too_short_to_be_one_garbles_nothing() {
+    let body = r#"{"error":{"message":"quota exceeded for project a"}}"#;
+    let message =
+        |key: &str| from_response(StatusCode::FORBIDDEN, &HeaderMap::new(), body.as_bytes(), key).message().to_owned();
+    assert_eq!(message("a"), "quota exceeded for project a");
+    assert_eq!(message("project"), "quota exceeded for project a");
+    assert_eq!(message("exceeded"), "quota [api key] for project a");
+    let page = from_response(StatusCode::FORBIDDEN, &HeaderMap::new(), b"<html><title>a title</title>", "t");
+    assert_eq!(page.message(), "an HTML page: a title");
+}
+
+#[test]
+fn debug_is_flat_and_shows_what_there_is() {
+    let error = failure(
+        429,
+        r#"{"error":{"message":"slow down","status":"RESOURCE_EXHAUSTED","details":[{"@type":"google.rpc.RetryInfo","retryDelay":"3s"}]}}"#,
+    );
+    assert_eq!(
+        format!("{error:?}"),
+        "Error { kind: Api, message: \"slow down\", status: 429, rpc_status: ResourceExhausted, \
+         details: [RetryInfo { retry_delay: Some(3s) }], retry_after: 3s }"
+    );
+    let error = Error::invalid_request("the name of the model is empty");
+    assert_eq!(format!("{error:?}"), r#"Error { kind: InvalidRequest, message: "the name of the model is empty" }"#);
+    let error = Error::cut_off(StatusCode::OK, "reset".into());
+    assert_eq!(
+        format!("{error:?}"),
+        "Error { kind: Transport, message: \"the connection was lost during the response\", status: 200, \
+         truncated: true, source: \"reset\" }"
+    );
+    let error = failure(429, r#"{"error":{"message":"","status":"X","details":[]}}"#);
+    assert_eq!(format!("{error:?}"), r#"Error { kind: Api, status: 429, rpc_status: Other("X") }"#);
+}
+
+#[test]
 fn display_is_short_and_says_what_to_do() {
     for (status, body, wanted) in [
         (

@@ -63,6 +63,17 @@ impl Content {
         Self { role: None, parts: Some(vec![Part::from_text(text)]), rest: Vec::new() }
     }
 
+    /// This turn as the model's, if it does not say whose it is: the API takes a turn without a role for the user's.
+    #[cfg(feature = "extract")]
+    pub(crate) fn or_models(mut self) -> Self {
+        if self.role.as_ref().is_none_or(|role| role.as_str().is_empty()) {
+            self.role = Some(Role::Model);
+            // A role that is no text, such as null, is kept there; two of them would be one too many.
+            self.rest.retain(|(name, _)| &**name != "role");
+        }
+        self
+    }
+
     /// Appends a part.
     #[must_use]
     pub fn part(mut self, part: Part) -> Self {

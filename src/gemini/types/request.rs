@@ -197,6 +197,21 @@ impl GenerateContent {
         Ok(self.body.bytes.get_or_init(|| bytes.into()).clone())
     }
 
+    /// Whether turns and fields of `generationConfig` that are added from now on will be sent.
+    #[cfg(feature = "extract")]
+    pub(crate) fn is_open(&self) -> Result<(), Error> {
+        // An object of that name is no extra field: it was merged.
+        match ["contents", "generationConfig"].into_iter().find(|name| self.body.extra.contains_key(*name)) {
+            Some("contents") => Err(Error::invalid_request(
+                "the extra field `contents` hides the turns, so no correction could be sent: use `.content(…)`",
+            )),
+            Some(_) => Err(Error::invalid_request(
+                "the extra field `generationConfig` is not an object, and hides the schema: use `.config(…)`",
+            )),
+            None => Ok(()),
+        }
+    }
+
     fn change(&mut self) -> &mut Body {
         let body = Arc::make_mut(&mut self.body);
         body.bytes.take();
