@@ -4,7 +4,8 @@ use super::{Attempt, Decision, Keep, Policy};
 
 /// A policy whose type is hidden: for a struct field, a configuration chosen at run time, a long build-up.
 ///
-/// Costs one allocation per call for the policy and one for the kept request.
+/// Costs one allocation per call for the policy and one for the kept request. Code that is no service is retried with
+/// [`retry::run`](crate::retry::run), as there is no method `run` here.
 ///
 /// ```
 /// use std::time::Duration;

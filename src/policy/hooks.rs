@@ -4,6 +4,9 @@
 //! worked out, then `before_sleep`, the pause, and `before_attempt` of the next one. `after_attempt`
 //! runs for every failure that is retryable by kind, also for the last one; `gave_up` and `succeeded` end the story.
 //!
+//! One of them is a closure passed to [`RetryPolicy`](super::RetryPolicy), with the types of its arguments written;
+//! several are an [`Observer`]:
+//!
 //! ```
 //! use std::sync::{Arc, Mutex};
 //! use std::time::Duration;

@@ -75,6 +75,13 @@ pub use retry_policy::{CallOptions, RetryPolicy};
 ///     }
 /// }
 /// ```
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is no policy for requests `{Req}`, responses `{Res}` and errors `{E}`",
+    label = "no policy for these requests, responses and errors",
+    note = "every part of a `RetryPolicy` has to fit these types, and so have the closures among its hooks; \
+            end it with `.boxed::<Req, Res, E>()` to be told which part does not",
+    note = "requests that are not `Clone` need another way of being kept: `.keep(…)`"
+)]
 pub trait Policy<Req, Res, E> {
     /// How a request is kept for later attempts; [`keep::Cloned`] unless there is a better way.
     type Keep: Keep<Req>;
@@ -179,7 +186,7 @@ impl std::fmt::Display for StopReason {
             }
             Self::Permanent => "the failure is permanent",
             Self::Exhausted => "the attempts are exhausted",
-            Self::Deadline => "the deadline is too near",
+            Self::Deadline => "out of time",
             Self::NotReplayable => "the request cannot be sent again",
             Self::NotReady => "the service did not become ready again",
             Self::Other(reason) => reason,

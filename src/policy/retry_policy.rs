@@ -47,7 +47,8 @@ pub struct RetryPolicy<S = stop::AfterAttempt, W = wait::FlooredJitter, C = clas
 impl RetryPolicy {
     /// Three attempts, [floored jitter](wait::floored_jitter) between them, every `Err` a transient failure.
     ///
-    /// Three is what AWS, resilience4j and the per-request limit of Google's SRE book settle on.
+    /// Three is what AWS, resilience4j and the per-request limit of Google's SRE book settle on. For waits that can
+    /// be repeated, seed them: `.wait(wait::floored_jitter().seed(7))`.
     pub const fn new() -> Self {
         Self {
             stop: stop::after_attempt(3),
@@ -86,7 +87,8 @@ impl<S, W, C, H, K> RetryPolicy<S, W, C, H, K> {
         RetryPolicy { stop, wait, classify, hooks, keep, max_server_delay, options }
     }
 
-    /// How a request is kept for later attempts; see [`keep`](super::keep). Default: [`Cloned`].
+    /// How a request is kept for later attempts; see [`keep`](super::keep). Default: [`Cloned`], for requests that are
+    /// `Clone`.
     pub fn keep<K2>(self, keep: K2) -> RetryPolicy<S, W, C, H, K2> {
         let Self { stop, wait, classify, hooks, max_server_delay, options, .. } = self;
         RetryPolicy { stop, wait, classify, hooks, keep, max_server_delay, options }
@@ -105,27 +107,121 @@ impl<S, W, C, H, K> RetryPolicy<S, W, C, H, K> {
     /// Calls `f(attempt, request)` before each attempt, the first included (tenacity's `before`). It may change the
     /// request: a header with the attempt's number, a fallback model from the second attempt on. What is kept
     /// for later attempts is not touched by it; see [`amend`](Self::amend).
+    ///
+    /// The types of the closure's arguments have to be written, as they cannot be inferred:
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)] async fn main() {
+    /// use tower::{ServiceExt, service_fn};
+    /// use tower_tenacity::{Attempt, RetryPolicy, retry::Retry};
+    ///
+    /// #[derive(Clone)]
+    /// struct Question { model: &'static str }
+    ///
+    /// let policy = RetryPolicy::new().before_attempt(|attempt: &Attempt, question: &mut Question| {
+    ///     if attempt.number() > 1 { question.model = "small"; }
+    /// });
+    /// let service = service_fn(|question: Question| async move {
+    ///     if question.model == "small" { Ok("an answer") } else { Err("busy") }
+    /// });
+    /// let answer = Retry::new(policy, service).oneshot(Question { model: "large" }).await;
+    /// assert_eq!(answer, Ok("an answer"));
+    /// # }
+    /// ```
     pub fn before_attempt<F>(self, f: F) -> RetryPolicy<S, W, C, (H, hooks::BeforeAttempt<F>), K> {
         self.hook(hooks::BeforeAttempt(f))
     }
 
     /// Calls `f(attempt, outcome)` after each attempt that failed in a retryable way (tenacity's `after`).
+    ///
+    /// The types of the closure's arguments have to be written, as they cannot be inferred:
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)] async fn main() {
+    /// use tower_tenacity::{Attempt, RetryPolicy};
+    ///
+    /// #[derive(Debug, PartialEq)]
+    /// struct MyError;
+    ///
+    /// let policy = RetryPolicy::new().after_attempt(|attempt: &Attempt, outcome: &Result<u32, MyError>| {
+    ///     eprintln!("attempt {} ended with {outcome:?}", attempt.number());
+    /// });
+    /// let answer = policy.run(|attempt| async move {
+    ///     if attempt.number() < 3 { Err(MyError) } else { Ok(42) }
+    /// }).await;
+    /// assert_eq!(answer, Ok(42));
+    /// # }
+    /// ```
     pub fn after_attempt<F>(self, f: F) -> RetryPolicy<S, W, C, (H, hooks::AfterAttempt<F>), K> {
         self.hook(hooks::AfterAttempt(f))
     }
 
     /// Calls `f(attempt, outcome, delay)` once another attempt is decided (tenacity's `before_sleep`).
+    ///
+    /// The types of the closure's arguments have to be written, as they cannot be inferred:
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)] async fn main() {
+    /// use tower_tenacity::{Attempt, RetryPolicy, hooks::Delay};
+    ///
+    /// #[derive(Debug, PartialEq)]
+    /// struct MyError;
+    ///
+    /// let policy = RetryPolicy::new()
+    ///     .before_sleep(|attempt: &Attempt, outcome: &Result<u32, MyError>, delay: &Delay| {
+    ///         eprintln!("attempt {}: {outcome:?}, again in {:?}", attempt.number(), delay.duration());
+    ///     });
+    /// let answer = policy.run(|attempt| async move {
+    ///     if attempt.number() < 3 { Err(MyError) } else { Ok(42) }
+    /// }).await;
+    /// assert_eq!(answer, Ok(42));
+    /// # }
+    /// ```
     pub fn before_sleep<F>(self, f: F) -> RetryPolicy<S, W, C, (H, hooks::BeforeSleep<F>), K> {
         self.hook(hooks::BeforeSleep(f))
     }
 
     /// Calls `f(attempt, outcome, reason)` when a call ends with a failure.
+    ///
+    /// The types of the closure's arguments have to be written, as they cannot be inferred:
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)] async fn main() {
+    /// use tower_tenacity::{Attempt, RetryPolicy, StopReason};
+    ///
+    /// #[derive(Debug, PartialEq)]
+    /// struct MyError;
+    ///
+    /// let policy = RetryPolicy::new()
+    ///     .on_give_up(|attempt: &Attempt, outcome: &Result<u32, MyError>, reason: StopReason| {
+    ///         eprintln!("gave up at attempt {} with {outcome:?}: {reason}", attempt.number());
+    ///     });
+    /// assert_eq!(policy.run(|_| async { Err(MyError) }).await, Err(MyError));
+    /// # }
+    /// ```
     pub fn on_give_up<F>(self, f: F) -> RetryPolicy<S, W, C, (H, hooks::OnGiveUp<F>), K> {
         self.hook(hooks::OnGiveUp(f))
     }
 
     /// Lets `f(attempt, kept, outcome)` change what later attempts are made from once another attempt is decided: with
     /// [`Cloned`], the request itself. The change stays for all attempts that follow.
+    ///
+    /// The types of the closure's arguments have to be written, as they cannot be inferred:
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)] async fn main() {
+    /// use tower::{ServiceExt, service_fn};
+    /// use tower_tenacity::{Attempt, RetryPolicy, retry::Retry};
+    ///
+    /// #[derive(Debug, PartialEq)]
+    /// struct TooMany;
+    ///
+    /// // The request is how many items to ask for.
+    /// let policy = RetryPolicy::new().amend(|_: &Attempt, items: &mut u32, _: &Result<u32, TooMany>| *items /= 2);
+    /// let service = service_fn(|items: u32| async move { if items > 50 { Err(TooMany) } else { Ok(items) } });
+    /// assert_eq!(Retry::new(policy, service).oneshot(200).await, Ok(50));
+    /// # }
+    /// ```
     pub fn amend<F>(self, f: F) -> RetryPolicy<S, W, C, (H, hooks::Amend<F>), K> {
         self.hook(hooks::Amend(f))
     }
@@ -159,10 +255,11 @@ impl<S, W, C, H, K> RetryPolicy<S, W, C, H, K> {
 
     /// How long the whole call may take, attempts and waits together. Default: no limit.
     ///
-    /// No wait is started that would end at or past this limit; the call then ends at once with its last outcome. What is
-    /// under way, an attempt or the service's getting ready for one, is cut only in a
+    /// No wait is started that would end at or past this limit; the call then ends at once with its last outcome.
+    ///
+    /// **What is under way, an attempt or the service's getting ready for one, is cut only in a
     /// [detailed](crate::RetryLayer::detailed) layer, which has an error to say it with; elsewhere put a timeout layer
-    /// below the retry layer. Each attempt can see the [time left](Attempt::time_left).
+    /// below the retry layer.** Each attempt can see the [time left](Attempt::time_left).
     pub const fn timeout(mut self, timeout: Duration) -> Self {
         self.options = self.options.timeout(timeout);
         self
@@ -175,6 +272,8 @@ impl<S, W, C, H, K> RetryPolicy<S, W, C, H, K> {
     }
 
     /// Hides the policy's type behind one allocation per call and a virtual call per decision.
+    ///
+    /// Also a way to be told [which part of a policy does not fit](crate::retry#when-it-does-not-compile).
     pub fn boxed<Req, Res, E>(self) -> BoxPolicy<Req, Res, E>
     where
         Self: Policy<Req, Res, E, Keep: Keep<Req, Kept: Send + 'static> + Send + Sync + 'static>,

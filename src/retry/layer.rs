@@ -21,6 +21,23 @@ impl<P> RetryLayer<P> {
     /// Makes failed calls tell their story: the error becomes [`RetryError`](super::RetryError), with the number of
     /// attempts, the time spent, the reason for stopping and the errors on the way. The policy's
     /// [timeout](crate::Policy::timeout) then also cuts an attempt that is under way.
+    ///
+    /// Over boxed errors, as those of `Buffer` and `Timeout`, `?` needs
+    /// [`.map_err(RetryError::erase)`](super::RetryError::erase):
+    ///
+    /// ```
+    /// use tower::{BoxError, Service, ServiceExt, service_fn};
+    /// use tower_tenacity::{RetryLayer, RetryPolicy, retry::RetryError};
+    /// use tower_layer::Layer;
+    ///
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)] async fn main() -> Result<(), BoxError> {
+    /// let boxed = service_fn(|number: u32| async move { Ok::<_, BoxError>(number + 1) });
+    /// let mut service = RetryLayer::new(RetryPolicy::new()).detailed().layer(boxed);
+    /// let answer = service.ready().await.map_err(RetryError::erase)?.call(1).await.map_err(RetryError::erase)?;
+    /// assert_eq!(answer, 2);
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     pub fn detailed(self) -> RetryLayer<P, Detailed> {
         RetryLayer { policy: self.policy, mode: PhantomData }

@@ -59,6 +59,48 @@
 //! below such as `Buffer` and `Timeout` are boxed; [`classify::error_type`](crate::classify::error_type) finds the
 //! original in a source chain all the same.
 //!
+//! Over such layers the error of a [detailed](RetryLayer::detailed) layer is a `RetryError<BoxError>`, which is no
+//! [`Error`](std::error::Error), as a boxed error is none. For `?` it needs
+//! [`.map_err(RetryError::erase)`](RetryError::erase):
+//!
+//! ```
+//! use std::time::Duration;
+//! use tower::{BoxError, ServiceBuilder, ServiceExt, service_fn};
+//! use tower_tenacity::{RetryLayer, RetryPolicy, retry::RetryError};
+//!
+//! async fn ask() -> Result<String, BoxError> {
+//!     let service = ServiceBuilder::new()
+//!         .layer(RetryLayer::new(RetryPolicy::new()).detailed())
+//!         .timeout(Duration::from_secs(1))
+//!         .service(service_fn(|_: &'static str| std::future::pending::<Result<String, BoxError>>()));
+//!     let answer = service.oneshot("anybody there?").await.map_err(RetryError::erase)?;
+//!     Ok(answer)
+//! }
+//!
+//! # #[tokio::main(flavor = "current_thread", start_paused = true)] async fn main() {
+//! assert_eq!(ask().await.unwrap_err().to_string(), "gave up after 3 attempts: the attempts are exhausted");
+//! # }
+//! ```
+//!
+//! # When it does not compile
+//!
+//! If a part of the policy does not fit the service, the compiler notices only where the service is used: [`Retry`] has
+//! no method `ready`, `call` or `oneshot`, its trait bounds are not satisfied. End the policy with
+//! `.boxed::<Req, Res, E>()` for the time being, with the types of the service, and the compiler says which part does not
+//! fit:
+//!
+//! ```
+//! use tower_tenacity::{RetryPolicy, classify};
+//!
+//! # #[derive(PartialEq)]
+//! enum MyError { Busy }
+//!
+//! let policy = RetryPolicy::new()
+//!     .classify(classify::retry_if(classify::on_error(|error: &MyError| *error == MyError::Busy)))
+//!     .boxed::<String, u32, MyError>();
+//! # let _ = policy;
+//! ```
+//!
 //! # Panics
 //!
 //! When a wait is due, outside of a tokio runtime with time enabled.

@@ -4,7 +4,22 @@ use super::{Class, Classify, Predicate};
 
 /// Outcomes for which the predicate holds are transient failures, successes included; no opinion on others.
 ///
-/// This is tenacity's `retry=`, with its predicates (`retry_if_not_…` is `!`):
+/// This is tenacity's `retry=`, with its predicates (`retry_if_not_…` is `!`). Where only errors matter, the closure
+/// goes inside [`on_error`](super::on_error):
+///
+/// ```
+/// use tower_tenacity::classify::{Class, Classify, on_error, retry_if};
+///
+/// # #[derive(Debug)]
+/// enum MyError { Busy, Gone }
+///
+/// let classify = retry_if(on_error(|error: &MyError| matches!(error, MyError::Busy)));
+/// # let class = |outcome: Result<u16, MyError>| classify.classify(&outcome);
+/// # assert_eq!(class(Err(MyError::Busy)), Some(Class::transient()));
+/// # assert_eq!(class(Err(MyError::Gone)), None);
+/// ```
+///
+/// A closure of its own is asked about the whole outcome:
 ///
 /// ```
 /// use tower_tenacity::classify::{self, Class, Classify};

@@ -17,8 +17,8 @@
 //! assert_eq!(class(Ok(200)), None);
 //! ```
 //!
-//! Which outcomes are meant is said by a [`Predicate`]: a closure, or one of the functions here, combined with `|`,
-//! `&` and `!`.
+//! Which outcomes are meant is said by a [`Predicate`]: a closure, or one of the functions here. What the functions
+//! return is combined with `|`, `&` and `!`; a closure goes inside [`classify::outcome(…)`](outcome) to be combined.
 
 mod classifier;
 mod predicate;
@@ -59,6 +59,11 @@ pub enum Class {
 }
 
 /// Tells what an outcome means.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` does not classify a `Result<{Res}, {E}>`",
+    label = "no classifier for these responses and errors",
+    note = "wrap a predicate in `classify::retry_if(…)`, and a closure that returns a `Class` in `classify::by(…)`"
+)]
 pub trait Classify<Res, E> {
     /// The class of `outcome`, or `None` for no opinion. Where nobody has one, `Ok` is a success and `Err` is
     /// permanent.

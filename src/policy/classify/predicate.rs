@@ -9,8 +9,13 @@ use super::source::{ErrorChain, any_cause};
 
 /// A question about an outcome.
 ///
-/// Every `Fn(&Result<Res, E>) -> bool` is one; so is what the functions of this module return, which can be
-/// combined with `|`, `&` and `!`.
+/// Every `Fn(&Result<Res, E>) -> bool` is one; so is what the functions of this module return. Those can be combined
+/// with `|`, `&` and `!`; a closure goes inside [`classify::outcome(…)`](outcome) to be combined.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is no predicate of a `Result<{Res}, {E}>`",
+    label = "no predicate of these responses and errors",
+    note = "a predicate takes `&Result<Res, E>`; for errors only write `classify::on_error(|error: &E| …)`"
+)]
 pub trait Predicate<Res, E> {
     /// Whether it is so.
     fn test(&self, outcome: &Result<Res, E>) -> bool;
@@ -56,6 +61,16 @@ where
 }
 
 /// An outcome for which the closure holds; unlike the closure itself, this can be combined.
+///
+/// ```
+/// use tower_tenacity::classify::{self, Predicate};
+///
+/// let odd = classify::outcome(|outcome: &Result<u16, String>| matches!(outcome, Ok(status) if *status > 599));
+/// let retry = odd | classify::error_message("busy");
+///
+/// assert!(retry.test(&Ok(700)));
+/// assert!(retry.test(&Err("busy".to_owned())));
+/// ```
 #[must_use]
 pub const fn outcome<Res, E, F>(condition: F) -> Outcome<F>
 where
@@ -64,8 +79,8 @@ where
     Outcome { condition }
 }
 
-/// An error of type `T`, or one that was caused by a `T`, however many layers lie between (tenacity's
-/// `retry_if_exception_type` and `retry_if_exception_cause_type`).
+/// Written `error_type::<T, _>()`: an error of type `T`, or one that was caused by a `T`, however many layers lie
+/// between (tenacity's `retry_if_exception_type` and `retry_if_exception_cause_type`).
 ///
 /// The error may be any [`Error`], or a boxed one as tower's layers return it. Looks inside
 /// [`io::Error`](std::io::Error)s too. The second parameter is always inferred:
