@@ -15,7 +15,7 @@ impl Visit for Run {
 
     fn visit<C: Contender>(self, mut contender: C) {
         match &*self.scenario {
-            "ms10" | "zero-timer" => drive::runtime().block_on(drive::in_task(&mut contender, self.calls)),
+            "ms10" | "zero-timer" | "task" => drive::runtime().block_on(drive::in_task(&mut contender, self.calls)),
             "poll" | "poll-wake" => drive::by_hand(&mut contender, 1),
             _ => drive::by_hand(&mut contender, self.calls),
         }
@@ -25,13 +25,13 @@ impl Visit for Run {
 fn main() {
     let args: Vec<String> = env::args().skip(1).collect();
     let [scenario, contender, calls] = &args[..] else {
-        panic!("usage: counts happy|poll|poll-wake|zero|zero-timer|ms10 CONTENDER N");
+        panic!("usage: counts happy|task|poll|poll-wake|zero|zero-timer|ms10 CONTENDER N");
     };
     let mut calls: u64 = calls.parse().expect("a number");
     let mut inner = Behaviour::default();
     let mut base = Duration::from_millis(10);
     match &**scenario {
-        "happy" | "ms10" => {}
+        "happy" | "ms10" | "task" => {}
         "poll" | "poll-wake" => {
             inner.pending = u32::try_from(calls).expect("not that many polls");
             inner.wakes = scenario == "poll-wake";
