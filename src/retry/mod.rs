@@ -85,9 +85,9 @@
 //! # When it does not compile
 //!
 //! If a part of the policy does not fit the service, the compiler notices only where the service is used: [`Retry`] has
-//! no method `ready`, `call` or `oneshot`, its trait bounds are not satisfied. End the policy with
+//! no method `ready`, `call` or `oneshot`, as its trait bounds are not satisfied (E0599). End the policy with
 //! `.boxed::<Req, Res, E>()` for the time being, with the types of the service, and the compiler says which part does not
-//! fit:
+//! fit. If it is the request, which has to be `Clone`, there are [other ways](crate::policy::keep) of keeping it.
 //!
 //! ```
 //! use tower_tenacity::{RetryPolicy, classify};
