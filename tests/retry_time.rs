@@ -271,6 +271,28 @@ async fn a_detailed_call_is_cut_at_its_deadline_with_its_story() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_detailed_call_is_cut_in_a_wait_that_ignores_its_deadline() {
+    #[derive(Clone)]
+    struct Careless;
+    impl<Req: Clone, Res, E> Policy<Req, Res, E> for Careless {
+        type Keep = Cloned;
+        fn keep(&self) -> Cloned {
+            Cloned
+        }
+        fn decide(&mut self, _: &Attempt, _: Option<&mut Req>, _: &mut Result<Res, E>) -> Decision {
+            Decision::Retry { after: 60 * SECOND }
+        }
+        fn timeout(&self) -> Option<Duration> {
+            Some(5 * SECOND)
+        }
+    }
+    let begun = Instant::now();
+    let error = call(&mut Retry::new(Careless, Strict::failing(9)).detailed(), ()).await.unwrap_err();
+    assert_eq!((error.attempts(), error.reason()), (1, StopReason::Deadline));
+    assert_eq!(begun.elapsed(), 5 * SECOND);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_plain_call_is_not_cut() {
     let inner = service_fn(|()| async {
         sleep(60 * SECOND).await;

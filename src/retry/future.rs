@@ -179,8 +179,8 @@ where
                     M::discard(this.story, &attempt, after, outcome);
                 }
                 StateProj::Waiting { delay } => {
-                    // No wait is begun that would outlast the limit.
-                    ready!(delay.poll(cx));
+                    // A policy of one's own may wait for longer than its timeout allows.
+                    let Poll::Ready(()) = delay.poll(cx) else { break };
                     this.state.set(State::Readying);
                 }
                 StateProj::Readying => {
@@ -212,7 +212,7 @@ where
                 }
             }
         }
-        // Pending, in an attempt or in getting ready for one: only the limit can end the call now.
+        // Pending: only the limit can end the call now.
         let Some(timeout) = this.policy.timeout().filter(|_| M::TIMED) else { return Poll::Pending };
         // A mode with a limit is timed, so the clock was read when the call first had to wait.
         let Clock::Started(started) = this.progress.clock else { return Poll::Pending };
