@@ -715,7 +715,7 @@ async fn a_stack_over_a_real_socket_keeps_the_two_budgets_apart() {
     let call = tokio::spawn(async move { service.oneshot(question()).await });
     let user = call.await.unwrap().unwrap();
     assert_eq!(user.value(), &jason());
-    assert_eq!((user.report().answers().len(), user.report().usage().total), (3, Some(60)));
+    assert_eq!((user.report().answers().len(), user.report().usage().total), (3, Some(39)));
     let turns: Vec<_> =
         server.requests().iter().map(|request| request.json()["contents"].as_array().unwrap().len()).collect();
     assert_eq!((turns, server.remaining()), (vec![1, 1, 3, 3, 3, 1], 1));
