@@ -27,6 +27,7 @@
 
 mod attempt;
 mod boxed;
+mod call_options;
 pub mod classify;
 mod from_fn;
 pub mod hooks;
@@ -41,11 +42,12 @@ use std::time::Duration;
 
 pub use attempt::Attempt;
 pub use boxed::BoxPolicy;
+pub use call_options::CallOptions;
 pub use from_fn::{PolicyFn, policy_fn};
 pub use keep::Keep;
 pub(crate) use nanos::Nanos;
 pub use random::Random;
-pub use retry_policy::{CallOptions, RetryPolicy};
+pub use retry_policy::RetryPolicy;
 
 /// Decides, after every attempt, whether there is another one.
 ///

@@ -1,7 +1,7 @@
-use std::{fmt, num::NonZeroU32, time::Duration};
+use std::{fmt, time::Duration};
 
 use super::{
-    Attempt, BoxPolicy, Decision, Keep, Nanos, Policy, Random, StopReason,
+    Attempt, BoxPolicy, CallOptions, Decision, Keep, Nanos, Policy, Random, StopReason,
     classify::{self, Class, Classify},
     hooks::{self, Delay, Hooks},
     keep::Cloned,
@@ -283,7 +283,7 @@ impl<S, W, C, H, K> RetryPolicy<S, W, C, H, K> {
     }
 
     fn is_enabled(&self) -> bool {
-        !matches!(self.options.enabled, Switch::Off)
+        self.options.is_enabled()
     }
 }
 
@@ -468,80 +468,6 @@ where
             .field("keep", &self.keep)
             .field("max_server_delay", &self.max_server_delay.get())
             .field("options", &self.options)
-            .finish()
-    }
-}
-
-/// Settings of one call that go before the policy's own; see [`RetryPolicy::per_request`].
-#[derive(Clone, Copy, PartialEq, Eq)]
-#[must_use]
-pub struct CallOptions {
-    // `MAX` while it is not set.
-    timeout: Nanos,
-    max_attempts: Option<NonZeroU32>,
-    enabled: Switch,
-}
-
-// As wide as its neighbour: a policy is copied into every call, and padding is copied piece by piece.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u32)]
-enum Switch {
-    Unset,
-    On,
-    Off,
-}
-
-impl CallOptions {
-    /// Nothing set: the policy's own settings hold.
-    pub const fn new() -> Self {
-        Self { timeout: Nanos::MAX, max_attempts: None, enabled: Switch::Unset }
-    }
-
-    /// At most this many attempts, the first included, in place of the policy's stop condition. As with
-    /// [`stop::after_attempt`], 0 means 1.
-    pub const fn max_attempts(mut self, attempts: u32) -> Self {
-        self.max_attempts = Some(match NonZeroU32::new(attempts) {
-            Some(attempts) => attempts,
-            None => NonZeroU32::MIN,
-        });
-        self
-    }
-
-    /// See [`RetryPolicy::timeout`].
-    pub const fn timeout(mut self, timeout: Duration) -> Self {
-        self.timeout = Nanos::new(timeout);
-        self
-    }
-
-    /// See [`RetryPolicy::enabled`].
-    pub const fn enabled(mut self, enabled: bool) -> Self {
-        self.enabled = if enabled { Switch::On } else { Switch::Off };
-        self
-    }
-
-    pub(super) fn overlay(&mut self, over: Self) {
-        if over.enabled != Switch::Unset {
-            self.enabled = over.enabled;
-        }
-        self.max_attempts = over.max_attempts.or(self.max_attempts);
-        if over.timeout != Nanos::MAX {
-            self.timeout = over.timeout;
-        }
-    }
-}
-
-impl Default for CallOptions {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
-impl fmt::Debug for CallOptions {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("CallOptions")
-            .field("enabled", &self.enabled)
-            .field("max_attempts", &self.max_attempts)
-            .field("timeout", &self.timeout.limit())
             .finish()
     }
 }
