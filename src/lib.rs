@@ -29,17 +29,23 @@
 //!
 //! | feature | adds |
 //! |---|---|
-//! | none (default) | `retry` and `policy` |
+//! | none | `retry`, `policy`, `circuit_breaker` and `cooldown` |
+//! | `http` (default) | `policy::http` and `body`: retries of HTTP and gRPC calls |
 //! | `gemini` | `gemini`: `generateContent` over hyper and rustls, or over any HTTP service |
 //! | `extract` | `extract`: typed, checked answers; brings `gemini` |
 //! | `testing` | `testing`: what you test your own stack with |
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![cfg_attr(not(test), warn(clippy::unwrap_used))]
 
+#[cfg(feature = "http")]
+pub mod body;
+pub mod circuit_breaker;
+pub mod cooldown;
 #[cfg(feature = "extract")]
 pub mod extract;
 #[cfg(feature = "gemini")]
 pub mod gemini;
+mod keyed;
 pub mod policy;
 pub mod retry;
 #[cfg(feature = "testing")]

@@ -31,6 +31,8 @@ mod call_options;
 pub mod classify;
 mod from_fn;
 pub mod hooks;
+#[cfg(feature = "http")]
+pub mod http;
 pub mod keep;
 mod nanos;
 mod random;

@@ -49,6 +49,9 @@ pub enum Class {
         /// How long the server asked to be left alone, if it said so.
         retry_after: Option<Duration>,
     },
+    /// A transient failure of a request that provably never reached the server: a refused connection, a stream the
+    /// server says it did not process. It may be sent again even if it must not be carried out twice.
+    Unsent,
     /// A refusal because the caller sends too much: a rate limit, a quota that will be back soon.
     Throttled {
         /// How long the server asked to be left alone, if it said so.
@@ -88,7 +91,7 @@ impl Class {
     pub const fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::Transient { retry_after } | Self::Throttled { retry_after } => *retry_after,
-            Self::Success | Self::Permanent => None,
+            Self::Success | Self::Unsent | Self::Permanent => None,
         }
     }
 
@@ -98,9 +101,9 @@ impl Class {
         !matches!(self, Self::Success)
     }
 
-    /// Whether another attempt may help: transient or throttled.
+    /// Whether another attempt may help: transient, never sent or throttled.
     #[must_use]
     pub const fn is_retryable(&self) -> bool {
-        matches!(self, Self::Transient { .. } | Self::Throttled { .. })
+        matches!(self, Self::Transient { .. } | Self::Unsent | Self::Throttled { .. })
     }
 }

@@ -1,0 +1,1 @@
+//! One caller's 429 holds back everyone who shares the quota.

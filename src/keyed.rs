@@ -1,0 +1,1 @@
+// Values by key, bounded in number and sharded.
