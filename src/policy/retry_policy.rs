@@ -1,4 +1,8 @@
-use std::{fmt, time::Duration};
+use std::{
+    fmt,
+    task::{Context, Poll},
+    time::Duration,
+};
 
 use super::{
     Attempt, BoxPolicy, CallOptions, Decision, Keep, Nanos, Policy, Random, StopReason,
@@ -271,6 +275,14 @@ impl<S, W, C, H, K> RetryPolicy<S, W, C, H, K> {
         self
     }
 
+    /// Whether a request may be sent again when the server may have seen it already. Switched off, only a request that
+    /// [never reached](Class::Unsent) the server is sent again. Default: on; for HTTP see [`http`](super::http), which knows
+    /// it from each request.
+    pub const fn idempotent(mut self, idempotent: bool) -> Self {
+        self.options = self.options.idempotent(idempotent);
+        self
+    }
+
     /// Hides the policy's type behind one allocation per call and a virtual call per decision.
     ///
     /// Also a way to be told [which part of a policy does not fit](crate::retry#when-it-does-not-compile).
@@ -314,10 +326,14 @@ impl<S, W, C, H, K> RetryPolicy<S, W, C, H, K> {
             }
         };
         self.hooks.after_attempt(attempt, outcome);
-        let pause = self.pause(attempt, class, retry_after, outcome).and_then(|delay| match kept {
-            Some(kept) => Ok((delay, kept)),
-            None => Err(StopReason::NotReplayable),
-        });
+        let pause = if class == Class::Unsent || self.options.is_idempotent() {
+            self.pause(attempt, class, retry_after, outcome).and_then(|delay| match kept {
+                Some(kept) if self.keep.is_repeatable(kept) => Ok((delay, kept)),
+                _ => Err(StopReason::NotReplayable),
+            })
+        } else {
+            Err(StopReason::NotIdempotent)
+        };
         match pause {
             Ok((delay, kept)) => {
                 self.hooks.amend(attempt, kept, outcome);
@@ -409,8 +425,17 @@ where
     }
 
     #[inline]
-    fn begin(&mut self, request: &Req) {
-        self.hooks.options(request, &mut self.options);
+    fn begin(&self, request: &Req) -> Self
+    where
+        Self: Clone,
+    {
+        let mut call = self.clone();
+        call.hooks.options(request, &mut call.options);
+        call
+    }
+
+    fn poll_drain(&mut self, response: &mut Res, cx: &mut Context<'_>) -> Poll<()> {
+        self.hooks.poll_drain(response, cx)
     }
 
     #[inline]
