@@ -12,6 +12,7 @@ use super::{
     stop::{self, Stop},
     wait::{self, Wait},
 };
+use crate::telemetry;
 
 /// A policy put together from parts: when to stop, how long to wait, what an outcome means.
 ///
@@ -321,6 +322,7 @@ impl<S, W, C, H, K> RetryPolicy<S, W, C, H, K> {
             Class::Transient { retry_after } | Class::Throttled { retry_after } => retry_after,
             Class::Unsent => None,
             Class::Success | Class::Permanent => {
+                telemetry::gave_up(attempt, StopReason::Permanent);
                 self.hooks.gave_up(attempt, outcome, StopReason::Permanent);
                 return Decision::GiveUp(StopReason::Permanent);
             }
@@ -337,10 +339,12 @@ impl<S, W, C, H, K> RetryPolicy<S, W, C, H, K> {
         match pause {
             Ok((delay, kept)) => {
                 self.hooks.amend(attempt, kept, outcome);
+                telemetry::retry(attempt, &delay);
                 self.hooks.before_sleep(attempt, outcome, &delay);
                 Decision::Retry { after: delay.duration() }
             }
             Err(reason) => {
+                telemetry::gave_up(attempt, reason);
                 self.hooks.gave_up(attempt, outcome, reason);
                 Decision::GiveUp(reason)
             }
@@ -382,7 +386,7 @@ impl<S, W, C, H, K> RetryPolicy<S, W, C, H, K> {
         if attempt.time_left().is_some_and(|left| duration >= left) {
             return Err(StopReason::Deadline);
         }
-        Ok(Delay::new(duration, hint))
+        Ok(Delay::new(duration, hint, class))
     }
 }
 
@@ -455,10 +459,12 @@ where
     }
 
     fn not_ready(&mut self, attempt: &Attempt, error: &E) {
+        telemetry::gave_up(attempt, StopReason::NotReady);
         self.hooks.not_ready(attempt, error);
     }
 
     fn timed_out(&mut self, attempt: &Attempt) {
+        telemetry::gave_up(attempt, StopReason::Deadline);
         self.hooks.timed_out(attempt);
     }
 
