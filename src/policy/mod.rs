@@ -27,6 +27,7 @@
 
 mod attempt;
 mod boxed;
+pub mod budget;
 mod call_options;
 pub mod classify;
 mod from_fn;
