@@ -12,9 +12,7 @@ use std::{
     time::Duration,
 };
 
-use metrics::{
-    Counter, CounterFn, Gauge, Histogram, HistogramFn, Key, KeyName, Metadata, Recorder, SharedString, Unit,
-};
+use metrics::{Counter, Gauge, Histogram, HistogramFn, Key, KeyName, Metadata, Recorder, SharedString, Unit};
 use tower::{ServiceExt, service_fn};
 use tower_tenacity::{
     CallOptions, Retry, RetryLayer, RetryPolicy, StopReason,
@@ -70,7 +68,7 @@ impl Recorder for Counted {
     fn describe_histogram(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
 
     fn register_counter(&self, key: &Key, _: &Metadata<'_>) -> Counter {
-        Counter::from_arc::<dyn CounterFn + Send + Sync>(self.number(key))
+        Counter::from_arc(self.number(key))
     }
 
     fn register_gauge(&self, key: &Key, _: &Metadata<'_>) -> Gauge {
@@ -257,8 +255,8 @@ async fn events_have_fixed_names_and_fields_and_stand_in_the_span_of_their_call(
     assert_eq!(
         ends,
         [
-            "warn gave_up attempt=3 reason=\"exhausted\" elapsed_ms=0 in [1]",
-            "debug gave_up attempt=1 reason=\"permanent\" elapsed_ms=0 in [7]",
+            "warn gave_up attempt=3 reason=\"exhausted\" waited_ms=2000 in [1]",
+            "debug gave_up attempt=1 reason=\"permanent\" waited_ms=0 in [8]",
         ]
     );
     assert_eq!(StopReason::ServerDelay { asked: Duration::ZERO }.name(), "server_delay");

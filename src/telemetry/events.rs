@@ -39,7 +39,7 @@ pub(crate) fn gave_up(attempt: &Attempt, reason: StopReason) {
             target: target!(),
             attempt = attempt.number(),
             reason = reason.name(),
-            elapsed_ms = millis(attempt.elapsed()),
+            waited_ms = millis(attempt.waited()),
             "gave up"
         );
     } else {
@@ -48,7 +48,7 @@ pub(crate) fn gave_up(attempt: &Attempt, reason: StopReason) {
             target: target!(),
             attempt = attempt.number(),
             reason = reason.name(),
-            elapsed_ms = millis(attempt.elapsed()),
+            waited_ms = millis(attempt.waited()),
             "gave up"
         );
     }

@@ -95,9 +95,9 @@ impl Metrics {
         calls(self.series.policy, outcome).increment(1);
     }
 
-    fn show_budget(&self) {
+    fn show_budget(&self, attempt: &Attempt) {
         if let Some((budget, gauge)) = &self.series.budget {
-            gauge.set(budget.balance());
+            gauge.set(budget.available(attempt.now()) as f64);
         }
     }
 }
@@ -137,21 +137,21 @@ impl<Res, E> Observer<Res, E> for Metrics {
         self.series.attempts.increment(1);
     }
 
-    fn before_sleep(&self, _: &Attempt, _: &Result<Res, E>, delay: &Delay) {
+    fn before_sleep(&self, attempt: &Attempt, _: &Result<Res, E>, delay: &Delay) {
         match delay.class() {
             Class::Throttled { .. } => self.series.throttled.increment(1),
             Class::Unsent => self.series.unsent.increment(1),
             _ => self.series.transient.increment(1),
         }
         self.series.delay.record(delay.duration().as_secs_f64());
-        self.show_budget();
+        self.show_budget(attempt);
     }
 
-    fn gave_up(&self, _: &Attempt, _: &Result<Res, E>, reason: StopReason) {
+    fn gave_up(&self, attempt: &Attempt, _: &Result<Res, E>, reason: StopReason) {
         if reason != StopReason::Permanent {
             suppressed(self.series.policy, reason.name()).increment(1);
         }
-        self.show_budget();
+        self.show_budget(attempt);
         self.ended(reason.name());
     }
 

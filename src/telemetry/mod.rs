@@ -9,7 +9,7 @@
 //! | event | level | fields | when |
 //! |---|---|---|---|
 //! | `retry` | debug | `attempt`, `class`, `delay_ms`, `server_delay_ms` | another attempt was decided |
-//! | `gave_up` | warn; debug for `permanent` | `attempt`, `reason`, `elapsed_ms` | a call ends with a failure; `reason` is [`StopReason::name`] |
+//! | `gave_up` | warn; debug for `permanent` | `attempt`, `reason`, `waited_ms` | a call ends with a failure; `reason` is [`StopReason::name`], `waited_ms` what its pauses add up to |
 //! | `breaker` | warn | `from`, `to` | a circuit breaker changed its state |
 //! | `cooldown` | warn | `delay_ms`, `exhausted` | callers of a quota are held back from now on |
 //!

@@ -26,14 +26,7 @@ pub trait Client: Sized {
     fn begin(&mut self, now: u64) -> Self::Call;
 
     /// How long to wait for another attempt, or `None` for no more. `attempt` counts from 1, `elapsed` since the first.
-    fn after(
-        &mut self,
-        call: &mut Self::Call,
-        now: u64,
-        attempt: u32,
-        elapsed: u64,
-        outcome: Outcome,
-    ) -> Option<u64>;
+    fn after(&mut self, call: &mut Self::Call, now: u64, attempt: u32, elapsed: u64, outcome: Outcome) -> Option<u64>;
 
     /// The retry is sent.
     fn resend(&mut self, call: &mut Self::Call) {
@@ -180,7 +173,9 @@ impl Report {
             let calls = sum(&self.calls_at, from, from + length);
             sum(&self.answered_at, from, from + length) as f64 / calls.max(1) as f64
         };
-        (trigger..end.saturating_sub(10)).find(|&at| share(at, 10) >= 0.95 && share(at, 3) >= 0.9).map(|at| at - trigger)
+        (trigger..end.saturating_sub(10))
+            .find(|&at| share(at, 10) >= 0.95 && share(at, 3) >= 0.9)
+            .map(|at| at - trigger)
     }
 
     /// The latency that `share` of the answered calls stayed below, in milliseconds.

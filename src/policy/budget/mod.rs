@@ -83,6 +83,7 @@
 
 mod clock;
 mod lane;
+mod purse;
 mod settings;
 mod window;
 
@@ -104,6 +105,7 @@ use lane::Lane;
 use settings::Settings;
 use window::Window;
 
+pub(crate) use purse::Purse;
 pub use settings::InvalidBudget;
 
 // A divisor of 1000, so that windows of whole milliseconds fall into slots of whole microseconds.
@@ -244,7 +246,7 @@ impl LocalBudget {
     /// See [`Budget::withdraw`].
     pub(crate) fn withdraw(&self, now: Instant) -> Option<Withdrawal> {
         let slot = self.0.shared.withdraw(now)?;
-        Some(Withdrawal { from: Some(self.clone()), slot })
+        Some(Withdrawal { local: self.clone(), slot })
     }
 }
 
@@ -270,21 +272,24 @@ impl Shared {
 /// A retry taken out of a [`Budget`]: spent once it was sent, given back when this is dropped before that.
 #[must_use = "a withdrawal that is dropped is given back"]
 pub struct Withdrawal {
-    from: Option<LocalBudget>,
+    local: LocalBudget,
+    // `SPENT` once there is nothing to give back.
     slot: u64,
 }
+
+const SPENT: u64 = u64::MAX;
 
 impl Withdrawal {
     /// The retry was sent.
     pub fn spend(mut self) {
-        self.from = None;
+        self.slot = SPENT;
     }
 }
 
 impl Drop for Withdrawal {
     fn drop(&mut self) {
-        if let Some(LocalBudget(local)) = &self.from {
-            local.shared.window.refund(self.slot);
+        if self.slot != SPENT {
+            self.local.0.shared.window.refund(self.slot);
         }
     }
 }
