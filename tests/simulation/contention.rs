@@ -6,7 +6,7 @@ use std::{cmp::Reverse, collections::BinaryHeap};
 const MILLISECOND: f64 = 1e6;
 
 /// How long until all clients were done, in milliseconds, and how many writes were made.
-pub fn contend(clients: usize, seed: u64, mut delay: impl FnMut(&mut fastrand::Rng, u32) -> u64) -> (f64, u64) {
+pub fn contend(clients: usize, seed: u64, mut delay: impl FnMut(u32) -> u64) -> (f64, u64) {
     #[derive(PartialEq, Eq, PartialOrd, Ord)]
     enum Step {
         Read,
@@ -39,7 +39,7 @@ pub fn contend(clients: usize, seed: u64, mut delay: impl FnMut(&mut fastrand::R
                     last = now + network(&mut random);
                 } else {
                     failures[client] += 1;
-                    let wait = delay(&mut random, failures[client]);
+                    let wait = delay(failures[client]);
                     let at = now + network(&mut random) + wait + network(&mut random);
                     push(&mut events, at, client, Step::Read);
                 }

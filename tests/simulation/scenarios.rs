@@ -5,7 +5,8 @@ use std::time::Duration;
 use super::{
     Player,
     contention::contend,
-    engine::{Load, MILLISECOND, Report, SECOND, Span, World},
+    engine::{Load, MILLISECOND, Report, SECOND, Span, World, run},
+    rivals,
 };
 use tower_tenacity::{
     Attempt, Random,
@@ -71,33 +72,59 @@ pub const WATCHED: usize = 500;
 
 /// 5 and 6: the server does 30 % of its work for ten seconds and goes on with what nobody waits for any more.
 pub fn metastable(player: Player, clients: usize, load: f64, attempts: u32, seed: u64) -> Report {
-    let mut world = World::new(clients, Load::Open(load), WATCHED as u64);
+    metastable_until(WATCHED, player, clients, load, attempts, seed)
+}
+
+/// The same for a while.
+pub fn metastable_until(until: usize, player: Player, clients: usize, load: f64, attempts: u32, seed: u64) -> Report {
+    let mut world = World::new(clients, Load::Open(load), until as u64);
     world.slowed = (0.3, Span::secs(TRIGGERED as u64 - 10, TRIGGERED as u64));
     player.play_with(&world, seed, Duration::from_millis(100), attempts)
 }
 
-/// 7: 5000 calls at once, to a server that is down for half a second; up to 30 attempts.
-pub fn herd(player: Player, seed: u64) -> Report {
+fn herd_world() -> World {
     let mut world = World::new(5000, Load::Herd(5000), 1);
     world.queue = 200;
     world.failing = (1.0, Span { from: 0, until: SECOND / 2 });
     world.deadline = 600 * SECOND;
     world.attempt_timeout = 10 * SECOND;
-    player.play_with(&world, seed, Duration::from_secs(2), 30)
+    world
 }
 
-/// 8: a hundred clients that write the same thing; milliseconds and writes, for a wait of ours with base 5 ms, cap 2 s.
-pub fn contention(clients: usize, seed: u64) -> (f64, u64) {
-    let wait = wait::floored_jitter().transient(Duration::from_millis(5)).max(Duration::from_secs(2));
-    contention_of(clients, seed, |attempt, random| {
-        wait.delay(&Attempt::new(attempt), Class::transient(), &Err::<(), ()>(()), random)
-    })
+/// 7: 5000 calls at once, to a server that is down for half a second; up to 30 attempts, our wait, no budget.
+pub fn herd(seed: u64) -> Report {
+    Player::Unbudgeted.play_with(&herd_world(), seed, Duration::from_secs(2), 30)
 }
 
-/// The same with any wait.
-pub fn contention_of(clients: usize, seed: u64, delay: impl Fn(u32, &mut Random) -> Duration) -> (f64, u64) {
+/// The same without jitter, up to 8 s.
+pub fn herd_without_jitter(seed: u64) -> Report {
+    let wait = rivals::Wait::Exponential { base: 2 * SECOND, cap: 8 * SECOND };
+    run(&herd_world(), seed, |_| rivals::Rival::new(30, wait, rivals::Unlimited, seed))
+}
+
+/// How long to wait after this many failures.
+pub type Delay = dyn Fn(u32, &mut Random) -> Duration;
+
+/// 8: clients that write the same thing; milliseconds until all are done, and writes.
+pub fn contention(clients: usize, seed: u64, delay: &Delay) -> (f64, u64) {
+    // Where no seed is set, the crate draws from here.
     fastrand::seed(seed);
-    contend(clients, seed, |_, attempt| delay(attempt, &mut Random::from_thread()).as_nanos() as u64)
+    contend(clients, seed, |failures| delay(failures, &mut Random::from_thread()).as_nanos() as u64)
+}
+
+/// The waits of 8, with AWS's numbers: the first ceiling is 10 ms, the cap 2 s.
+pub fn waits() -> Vec<(&'static str, Box<Delay>)> {
+    fn of(wait: impl Wait<(), ()> + 'static) -> Box<Delay> {
+        Box::new(move |failures, random| wait.delay(&Attempt::new(failures), Class::transient(), &Err(()), random))
+    }
+    let exponential = || wait::exponential().multiplier(Duration::from_millis(10)).max(Duration::from_secs(2));
+    let ours = wait::floored_jitter().transient(Duration::from_millis(10));
+    vec![
+        ("ours, floored jitter", of(ours.min(Duration::from_millis(5)).max(Duration::from_secs(2)))),
+        ("full jitter", of(exponential().full_jitter())),
+        ("equal jitter", of(exponential().equal_jitter())),
+        ("no jitter", of(exponential())),
+    ]
 }
 
 /// 14: 200 workers with one call at a time; the server is what limits them.
