@@ -328,7 +328,7 @@ impl<S, W, C, H, K> RetryPolicy<S, W, C, H, K> {
         self.hooks.after_attempt(attempt, outcome);
         let pause = if class == Class::Unsent || self.options.is_idempotent() {
             self.pause(attempt, class, retry_after, outcome).and_then(|delay| match kept {
-                Some(kept) if self.keep.is_repeatable(kept) => Ok((delay, kept)),
+                Some(kept) if self.keep.is_repeatable(kept, outcome.is_ok()) => Ok((delay, kept)),
                 _ => Err(StopReason::NotReplayable),
             })
         } else {
