@@ -98,7 +98,9 @@ impl<S, W, C, H, K> RetryPolicy<S, W, C, H, K> {
         RetryPolicy { stop, wait, classify, hooks, keep, max_server_delay, options }
     }
 
-    fn hook<N>(self, hook: N) -> RetryPolicy<S, W, C, (H, N), K> {
+    /// Adds ready-made [hooks](Hooks), such as those of [`http`](super::http). They run after those added before, and the settings
+    /// of one call that they make go before those of the others.
+    pub fn hook<N>(self, hook: N) -> RetryPolicy<S, W, C, (H, N), K> {
         let Self { stop, wait, classify, hooks, keep, max_server_delay, options } = self;
         RetryPolicy { stop, wait, classify, hooks: (hooks, hook), keep, max_server_delay, options }
     }
