@@ -1,7 +1,7 @@
-use std::{fmt, ptr};
+use std::{fmt, mem, ptr};
 
 use bytes::Bytes;
-use http::{Extensions, HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, Version, header::Entry, request};
+use http::{Extensions, HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, Version, header::Entry};
 
 use crate::{
     body::{NotRepeatable, RepeatBody},
@@ -34,17 +34,21 @@ impl<B: RepeatBody> Keep<Request<B>> for FlatCopy {
 
     #[inline]
     fn first(&self, request: Request<B>) -> (Request<B>, Option<Self::Kept>) {
-        let (head, body) = request.into_parts();
-        let (body, kept) = body.keep();
-        let kept = kept.map(|body| FlatRequest::new(&head, body));
-        (Request::from_parts(head, body), kept)
+        let mut kept = None;
+        let request = request.map(|body| {
+            let body = body.keep();
+            kept = body.1;
+            body.0
+        });
+        let kept = kept.map(|body| FlatRequest::new(&request, body));
+        (request, kept)
     }
 
-    fn again(&self, kept: Self::Kept, last: bool) -> (Request<B>, Option<Self::Kept>) {
+    fn again(&self, mut kept: Self::Kept, last: bool) -> (Request<B>, Option<Self::Kept>) {
         let (body, body_kept) = B::again(kept.body, last);
         let mut request = Request::new(body);
         *request.version_mut() = kept.version;
-        *request.headers_mut() = kept.headers.to_map();
+        *request.headers_mut() = kept.headers.read();
         if body_kept.is_none() {
             *request.method_mut() = kept.method;
             *request.uri_mut() = kept.uri;
@@ -85,13 +89,13 @@ pub struct FlatRequest<K> {
 
 impl<K> FlatRequest<K> {
     #[inline]
-    fn new(head: &request::Parts, body: K) -> Self {
+    fn new<B>(request: &Request<B>, body: K) -> Self {
         Self {
-            method: head.method.clone(),
-            uri: head.uri.clone(),
-            version: head.version,
-            headers: FlatHeaders::copy(&head.headers),
-            extensions: if head.extensions.is_empty() { Extensions::new() } else { head.extensions.clone() },
+            method: request.method().clone(),
+            uri: request.uri().clone(),
+            version: request.version(),
+            headers: FlatHeaders::copy(request.headers()),
+            extensions: if request.extensions().is_empty() { Extensions::new() } else { request.extensions().clone() },
             body,
         }
     }
@@ -115,8 +119,8 @@ impl<K> FlatRequest<K> {
 
     /// The headers, read back from their copy.
     #[must_use]
-    pub fn headers(&self) -> HeaderMap {
-        self.headers.to_map()
+    pub fn headers(&mut self) -> HeaderMap {
+        self.headers.read()
     }
 
     /// Sends these headers with all later attempts.
@@ -154,35 +158,48 @@ impl<K> fmt::Debug for FlatRequest<K> {
     }
 }
 
-// Headers one after the other: length of the name, length of the value and whether it is sensitive, name, value. A name of no
-// length is that of the header before.
+// Headers one after the other: a word with the lengths, the name, the value. A name of no length is that of the header before.
 #[derive(Clone)]
 struct FlatHeaders {
+    // How many names there are, for the size of the map.
     names: usize,
-    bytes: Bytes,
+    bytes: Flat,
+}
+
+// Shared from the second attempt on.
+#[derive(Clone)]
+enum Flat {
+    Copied(Vec<u8>),
+    Shared(Bytes),
 }
 
 impl FlatHeaders {
     #[inline]
     fn copy(headers: &HeaderMap) -> Self {
-        let mut length = 0;
-        each(headers, |name, value| {
-            length += digits(name.len()) + digits(mark(value)) + name.len() + value.len();
-        });
-        let mut bytes = Vec::with_capacity(length);
-        each(headers, |name, value| {
-            put(&mut bytes, name.len());
-            put(&mut bytes, mark(value));
+        // Room for names of 24 bytes, which few exceed on average.
+        let values: usize = headers.values().map(HeaderValue::len).sum();
+        let mut bytes = Vec::with_capacity(headers.len() * 32 + values);
+        for (name, value) in each(headers) {
+            bytes.extend_from_slice(&Lengths::of(name, value).0.to_le_bytes());
             bytes.extend_from_slice(name.as_bytes());
             bytes.extend_from_slice(value.as_bytes());
-        });
-        // As long as its capacity, it becomes `Bytes` without another allocation.
-        Self { names: headers.keys_len(), bytes: Bytes::from(bytes) }
+        }
+        Self { names: headers.keys_len(), bytes: Flat::Copied(bytes) }
     }
 
-    fn to_map(&self) -> HeaderMap {
+    fn share(&mut self) -> &Bytes {
+        if let Flat::Copied(bytes) = &mut self.bytes {
+            self.bytes = Flat::Shared(Bytes::from(mem::take(bytes)));
+        }
+        match &self.bytes {
+            Flat::Shared(bytes) => bytes,
+            Flat::Copied(_) => unreachable!("it has just been shared"),
+        }
+    }
+
+    fn read(&mut self) -> HeaderMap {
         let mut headers = HeaderMap::with_capacity(self.names);
-        let mut rest = Rest { bytes: &self.bytes, at: 0 };
+        let mut rest = Rest { bytes: self.share(), at: 0 };
         let mut header = rest.next();
         while let Some((name, value)) = header {
             let name = HeaderName::from_lowercase(name).expect("it was the name of a header");
@@ -204,22 +221,38 @@ impl FlatHeaders {
     }
 }
 
-// In the map's own order: the values of one name follow each other.
+// In the map's own order, in which the values of one name follow each other; all but the first come without the name.
 #[inline]
-fn each(headers: &HeaderMap, mut f: impl FnMut(&str, &HeaderValue)) {
-    let mut last = None;
-    for (name, value) in headers {
-        // A name that is repeated is one and the same name.
-        let repeated = last.is_some_and(|last| ptr::eq(last, name));
-        last = Some(name);
-        f(if repeated { "" } else { name.as_str() }, value);
-    }
+fn each(headers: &HeaderMap) -> impl Iterator<Item = (&str, &HeaderValue)> {
+    let mut last = ptr::null();
+    headers.iter().map(move |(name, value)| {
+        // A name that is repeated is one and the same.
+        let repeated = ptr::eq(last, name);
+        last = name;
+        (if repeated { "" } else { name.as_str() }, value)
+    })
 }
 
-// The length of a value, and whether it is sensitive.
-#[inline]
-fn mark(value: &HeaderValue) -> usize {
-    value.len() << 1 | usize::from(value.is_sensitive())
+// 16 bits for the name, whose length is below that, then those of the value and one for whether it is sensitive.
+struct Lengths(u64);
+
+impl Lengths {
+    #[inline]
+    fn of(name: &str, value: &HeaderValue) -> Self {
+        Self((value.len() as u64) << 17 | (name.len() as u64) << 1 | u64::from(value.is_sensitive()))
+    }
+
+    const fn name(&self) -> usize {
+        (self.0 >> 1) as u16 as usize
+    }
+
+    const fn value(&self) -> usize {
+        (self.0 >> 17) as usize
+    }
+
+    const fn is_sensitive(&self) -> bool {
+        self.0 & 1 == 1
+    }
 }
 
 // Headers yet to be read.
@@ -232,50 +265,14 @@ impl<'a> Iterator for Rest<'a> {
     type Item = (&'a [u8], HeaderValue);
 
     fn next(&mut self) -> Option<Self::Item> {
-        if self.at == self.bytes.len() {
-            return None;
-        }
-        let name = self.number();
-        let mark = self.number();
-        let value = self.at + name;
-        let name = &self.bytes[self.at..value];
-        self.at = value + (mark >> 1);
-        let value = HeaderValue::from_maybe_shared(self.bytes.slice(value..self.at));
-        let mut value = value.expect("it was the value of a header");
-        value.set_sensitive(mark & 1 == 1);
-        Some((name, value))
-    }
-}
-
-impl Rest<'_> {
-    fn number(&mut self) -> usize {
-        let (mut number, mut shift) = (0, 0);
-        loop {
-            let byte = self.bytes[self.at];
-            self.at += 1;
-            number |= usize::from(byte & 0x7f) << shift;
-            if byte < 0x80 {
-                return number;
-            }
-            shift += 7;
-        }
-    }
-}
-
-// Numbers in base 128, the low digits first; all but the last digit are marked.
-#[inline]
-fn put(bytes: &mut Vec<u8>, mut number: usize) {
-    while number >= 0x80 {
-        bytes.push(number as u8 | 0x80);
-        number >>= 7;
-    }
-    bytes.push(number as u8);
-}
-
-#[inline]
-const fn digits(number: usize) -> usize {
-    match number.checked_ilog2() {
-        Some(bits) => bits as usize / 7 + 1,
-        None => 1,
+        let (lengths, _) = self.bytes[self.at..].split_first_chunk()?;
+        let lengths = Lengths(u64::from_le_bytes(*lengths));
+        let name = self.at + size_of::<u64>();
+        let value = name + lengths.name();
+        self.at = value + lengths.value();
+        let header = HeaderValue::from_maybe_shared(self.bytes.slice(value..self.at));
+        let mut header = header.expect("it was the value of a header");
+        header.set_sensitive(lengths.is_sensitive());
+        Some((&self.bytes[name..value], header))
     }
 }

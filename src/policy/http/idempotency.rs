@@ -1,6 +1,5 @@
 use http::{HeaderMap, HeaderName, Method, Request, header::UPGRADE};
 
-use super::has_option;
 use crate::policy::{CallOptions, hooks::Hooks};
 
 static IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
@@ -97,5 +96,5 @@ fn has_key(headers: &HeaderMap) -> bool {
 // Whether the connection is to become something else.
 #[inline]
 fn is_tunnel(method: &Method, headers: &HeaderMap) -> bool {
-    *method == Method::CONNECT || headers.contains_key(UPGRADE) || has_option(headers, "upgrade")
+    *method == Method::CONNECT || headers.contains_key(UPGRADE)
 }
