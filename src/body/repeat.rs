@@ -4,7 +4,7 @@ use std::{error::Error, fmt};
 /// later attempts come from what was kept.
 ///
 /// Whatever is `Clone` is kept as a clone: `Full<Bytes>`, `Empty`, strings, `()`. A streaming body is not; wrapped in
-/// a `ReplayBody` it is kept while the first attempt streams it. A body type of your own that is
+/// a [`ReplayBody`](super::ReplayBody) it is kept while the first attempt streams it. A body type of your own that is
 /// neither implements this trait.
 ///
 /// It is meant for the [`Keep`](crate::Keep) of a whole request, whose three moments it follows: [`keep`](Self::keep)
