@@ -7,12 +7,11 @@ use std::{
 };
 
 use bytes::Buf;
-use http::{Response, Version};
+use http::{HeaderMap, Response, Version, header::CONNECTION};
 use http_body::Body;
 use pin_project_lite::pin_project;
 use tokio::time::{Sleep, sleep};
 
-use super::has_option;
 use crate::policy::hooks::Hooks;
 
 // What a frame counts for at least, so that frames without data come to an end, too.
@@ -120,7 +119,15 @@ fn is_worth_it<B: Body>(response: &Response<B>, max_bytes: u64) -> bool {
     response.version() <= Version::HTTP_11
         && response.body().size_hint().lower() <= max_bytes
         && max_bytes > 0
-        && !has_option(response.headers(), "close")
+        && !is_closing(response.headers())
+}
+
+// Whether the connection ends with the response (RFC 9112 §9.6).
+fn is_closing(headers: &HeaderMap) -> bool {
+    headers.get_all(CONNECTION).iter().any(|value| {
+        let mut options = value.as_bytes().split(|byte| *byte == b',');
+        options.any(|option| option.trim_ascii().eq_ignore_ascii_case(b"close"))
+    })
 }
 
 // Until the body ends in one way or another, or more than `max` has been read of it.
