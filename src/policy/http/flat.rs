@@ -21,7 +21,7 @@ use crate::{
 ///
 /// let request = Request::put("http://localhost/items/7").header("x-tag", "a").header("x-tag", "b").body("seven").unwrap();
 /// let (first, kept) = FlatCopy.first(request);
-/// let (second, kept) = FlatCopy.again(kept.unwrap(), true);
+/// let (second, kept): (Request<&str>, _) = FlatCopy.again(kept.unwrap(), true);
 /// assert!(kept.is_none(), "the last attempt takes what is kept");
 /// assert_eq!((second.method(), second.uri(), second.headers()), (first.method(), first.uri(), first.headers()));
 /// assert_eq!(second.body(), first.body());

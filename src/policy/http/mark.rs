@@ -45,7 +45,7 @@ impl<B, Kept, Res, E> Hooks<Request<B>, Kept, Res, E> for Mark {
 /// first attempt on.
 ///
 /// ```
-/// use http::{HeaderName, Request, Response, StatusCode};
+/// use ::http::{HeaderName, Request};
 /// use tower::{ServiceExt, service_fn};
 /// use tower_tenacity::{Retry, RetryPolicy, policy::http};
 ///

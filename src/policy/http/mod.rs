@@ -1,6 +1,6 @@
 //! Retries of HTTP calls: what a status means, what may be repeated, which delays a server asks for.
 //!
-//! [`RetryPolicy::http`](crate::RetryPolicy::http) has all of it, for any client or server of [`http::Request`](::http::Request)s:
+//! [`RetryPolicy::http`](crate::RetryPolicy::http) has all of it, for any client or server of [`http::Request`]s:
 //!
 //! ```
 //! use http::{Method, Request, Response, StatusCode};
