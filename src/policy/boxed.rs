@@ -121,15 +121,15 @@ impl<Req> Keep<Req> for BoxKeep<Req> {
         self.0.again(kept, last)
     }
 
-    fn is_repeatable(&self, kept: &BoxKept) -> bool {
-        self.0.is_repeatable(kept)
+    fn is_repeatable(&self, kept: &BoxKept, answered: bool) -> bool {
+        self.0.is_repeatable(kept, answered)
     }
 }
 
 trait ErasedKeep<Req>: Send + Sync {
     fn first(&self, request: Req) -> (Req, Option<BoxKept>);
     fn again(&self, kept: BoxKept, last: bool) -> (Req, Option<BoxKept>);
-    fn is_repeatable(&self, kept: &BoxKept) -> bool;
+    fn is_repeatable(&self, kept: &BoxKept, answered: bool) -> bool;
 }
 
 // A kept value only ever returns to the policy that made it: both live in one call.
@@ -150,8 +150,8 @@ where
         (request, kept.map(|kept| BoxKept(Box::new(kept))))
     }
 
-    fn is_repeatable(&self, kept: &BoxKept) -> bool {
-        Keep::is_repeatable(self, kept.0.downcast_ref().expect(SAME_POLICY))
+    fn is_repeatable(&self, kept: &BoxKept, answered: bool) -> bool {
+        Keep::is_repeatable(self, kept.0.downcast_ref().expect(SAME_POLICY), answered)
     }
 }
 

@@ -25,6 +25,8 @@ enum Switch {
     Unset,
     On,
     Off,
+    // On, but for one attempt only; see `limit_to_once`.
+    Once,
 }
 
 impl CallOptions {
@@ -86,14 +88,27 @@ impl CallOptions {
         !matches!(self.enabled, Switch::Off)
     }
 
+    // One attempt, hooks and all, which no later setting makes two: for requests that must never be sent again, and for
+    // those that are retried further out already.
+    #[cfg(feature = "http")]
+    pub(super) fn limit_to_once(&mut self) {
+        self.max_attempts = Some(NonZeroU32::MIN);
+        if self.is_enabled() {
+            self.enabled = Switch::Once;
+        }
+    }
+
     pub(super) fn overlay(&mut self, over: Self) {
-        if over.enabled != Switch::Unset {
+        let once = matches!(self.enabled, Switch::Once);
+        if over.enabled != Switch::Unset && !(once && over.enabled == Switch::On) {
             self.enabled = over.enabled;
         }
         if over.idempotent != Switch::Unset {
             self.idempotent = over.idempotent;
         }
-        self.max_attempts = over.max_attempts.or(self.max_attempts);
+        if !once {
+            self.max_attempts = over.max_attempts.or(self.max_attempts);
+        }
         self.timeout = self.timeout.min(over.timeout);
     }
 }

@@ -38,8 +38,11 @@ pub trait Keep<Req> {
     /// Whether [`again`](Keep::again) can make a request now. Asked after an attempt failed and before the wait: where it
     /// answers `false`, the call ends with that failure as [`NotReplayable`](crate::StopReason::NotReplayable). Defaults to
     /// `true`.
-    fn is_repeatable(&self, kept: &Self::Kept) -> bool {
-        let _ = kept;
+    ///
+    /// `answered` says that the attempt ended with a response. The server may then still be reading what it answered
+    /// early; after an error the attempt lets go of the request by itself.
+    fn is_repeatable(&self, kept: &Self::Kept, answered: bool) -> bool {
+        let _ = (kept, answered);
         true
     }
 }

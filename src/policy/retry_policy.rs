@@ -102,7 +102,9 @@ impl<S, W, C, H, K> RetryPolicy<S, W, C, H, K> {
         RetryPolicy { stop, wait, classify, hooks, keep, max_server_delay, options, purse }
     }
 
-    fn hook<N>(self, hook: N) -> RetryPolicy<S, W, C, (H, N), K> {
+    /// Adds ready-made [hooks](Hooks), such as those of [`http`](super::http). They run after those added before, and the settings
+    /// of one call that they make go before those of the others.
+    pub fn hook<N>(self, hook: N) -> RetryPolicy<S, W, C, (H, N), K> {
         let Self { stop, wait, classify, hooks, keep, max_server_delay, options, purse } = self;
         RetryPolicy { stop, wait, classify, hooks: (hooks, hook), keep, max_server_delay, options, purse }
     }
@@ -356,10 +358,12 @@ impl<S, W, C, H, K> RetryPolicy<S, W, C, H, K> {
         // Asked last: what is taken out is used, or given back when the call is dropped before that.
         let pause = if class == Class::Unsent || self.options.is_idempotent() {
             self.pause(attempt, class, retry_after, outcome).and_then(|delay| match kept {
-                Some(kept) if self.keep.is_repeatable(kept) => match self.purse.withdraw(|| attempt.now()) {
-                    true => Ok((delay, kept)),
-                    false => Err(StopReason::Budget),
-                },
+                Some(kept) if self.keep.is_repeatable(kept, outcome.is_ok()) => {
+                    match self.purse.withdraw(|| attempt.now()) {
+                        true => Ok((delay, kept)),
+                        false => Err(StopReason::Budget),
+                    }
+                }
                 _ => Err(StopReason::NotReplayable),
             })
         } else {

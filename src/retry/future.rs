@@ -175,10 +175,9 @@ where
                             return Poll::Ready(M::finish(this.story, &attempt, Some(reason), outcome));
                         }
                         Decision::Retry { .. }
-                            if !this
-                                .spare
-                                .as_ref()
-                                .is_some_and(|spare| this.policy.keep().is_repeatable(&spare.kept)) =>
+                            if !this.spare.as_ref().is_some_and(|spare| {
+                                this.policy.keep().is_repeatable(&spare.kept, outcome.is_ok())
+                            }) =>
                         {
                             let reason = Some(StopReason::NotReplayable);
                             return Poll::Ready(M::finish(this.story, &attempt, reason, outcome));
