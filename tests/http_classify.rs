@@ -325,8 +325,9 @@ fn connecting_makes_unsent_unless_it_never_will() {
     // Below an error of the caller's own there is somebody else's connection.
     let proxied = below("error from user's Body stream", connect(io(io::ErrorKind::ConnectionRefused)));
     assert_eq!(of(proxied), Some(Class::Permanent));
-    let reading = below("error reading a body from connection", io(io::ErrorKind::ConnectionRefused));
-    assert_eq!(of(reading), Some(Class::transient()));
+    for body in ["error reading a body from connection", "error writing a body to connection"] {
+        assert_eq!(of(below(body, io(io::ErrorKind::ConnectionRefused))), Some(Class::transient()), "{body}");
+    }
 }
 
 #[test]

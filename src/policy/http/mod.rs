@@ -2,10 +2,10 @@
 //!
 //! ```
 //! use http::{Response, StatusCode};
-//! use tower_tenacity::{RetryPolicy, policy::http};
+//! use tower_tenacity::{RetryPolicy, policy};
 //!
 //! # #[tokio::main(flavor = "current_thread", start_paused = true)] async fn main() {
-//! let policy = RetryPolicy::new().classify(http::classify());
+//! let policy = RetryPolicy::new().classify(policy::http::classify());
 //! let response = policy.run(|attempt| async move {
 //!     let status = if attempt.number() < 3 { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::OK };
 //!     Response::builder().status(status).header("retry-after", "2").body(())
@@ -15,6 +15,8 @@
 //! assert!(before.elapsed() >= std::time::Duration::from_secs(4), "twice what the server asked for");
 //! # }
 //! ```
+//!
+//! (`http` is a crate as well, which is why `policy::http` is written out here.)
 //!
 //! * [`classify()`] says what a response or an error means: the table of statuses, and how errors of connections
 //!   are told apart.

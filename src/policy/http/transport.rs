@@ -163,8 +163,8 @@ fn http(shown: &str, debugged: &str) -> Finding {
                 _ => TRANSIENT,
             }
         }
-        // The response had begun, so no cause can show that the request was not sent.
-        "error reading a body from connection" => TRANSIENT,
+        // One of the bodies was under way, so no cause can show that the request was not sent.
+        "error reading a body from connection" | "error writing a body to connection" => TRANSIENT,
         // The task of the connection is gone, and with it the knowledge of how far it came.
         "dispatch task is gone" => TRANSIENT,
         "connection closed before message completed" | "received unexpected message from connection" => TRANSIENT,
@@ -203,7 +203,9 @@ fn http2(shown: &str) -> Finding {
     let reason = stream.or_else(|| connection.map(|text| text.split_once(" (b\"").map_or(text, |(reason, _)| reason)));
     match reason {
         // h2 fails a stream with the server's `GOAWAY` only where the number of the stream is above the last one the server
-        // will look at, and refuses to open one after it; the others end with the connection.
+        // will look at, and refuses to open one after it; the others end with the connection. (hyper asks whether it may open
+        // another stream right after it opened one, and gives that one up if the frame came in between, on another thread.
+        // Nothing in the error tells the two apart.)
         Some("not a result of an error") if connection.is_some() => UNSENT,
         Some("detected excessive load generating behavior") => THROTTLED,
         Some("endpoint requires HTTP/1.1" | "security properties do not meet minimum requirements") => PERMANENT,
