@@ -30,7 +30,12 @@ use tokio::{
     time::timeout,
 };
 use tower::{BoxError, Service, ServiceBuilder, ServiceExt, service_fn};
-use tower_tenacity::{classify::Class, policy::http::Classifier};
+use tower_tenacity::{
+    RetryLayer, RetryPolicy,
+    classify::Class,
+    policy::{self, http::Classifier},
+    wait,
+};
 
 const UNSENT: Class = Class::Unsent;
 // Only a hang gets there.
@@ -262,6 +267,44 @@ async fn refusals_by_towers_layers_are_told_apart() {
 
     let slow = ServiceBuilder::new().timeout(Duration::from_millis(1)).service(stuck());
     assert_class(slow.oneshot(()).await.unwrap_err(), Class::transient(), "timed out");
+}
+
+/// A server of connections that each see one request and one answer.
+async fn server_of(answers: &'static [&'static [u8]]) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        for answer in answers {
+            let (mut socket, _) = listener.accept().await.unwrap();
+            let _ = socket.read(&mut [0; 1024]).await.unwrap();
+            socket.write_all(answer).await.unwrap();
+            socket.shutdown().await.unwrap();
+            let _ = socket.read_to_end(&mut Vec::new()).await;
+        }
+    });
+    format!("http://{address}/")
+}
+
+#[tokio::test]
+async fn a_call_gets_through_whatever_goes_wrong_on_the_way() {
+    const ANSWERS: &[&[u8]] = &[
+        b"HTTP/1.1 503 Service Unavailable\r\nretry-after-ms: 1\r\ncontent-length: 0\r\n\r\n",
+        b"",
+        b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok",
+    ];
+    let get = |uri: String| Request::get(uri).body(Empty::<Bytes>::new()).unwrap();
+    let client = || Client::builder(TokioExecutor::new()).build_http();
+    let wait = || wait::fixed(Duration::from_millis(1));
+
+    let policy = RetryPolicy::new().wait(wait()).classify(policy::http::classify());
+    let typed = ServiceBuilder::new().layer(RetryLayer::new(policy)).service(client());
+    let answer = timeout(LONG, typed.oneshot(get(server_of(ANSWERS).await))).await.unwrap().unwrap();
+    assert_eq!(answer.into_body().collect().await.unwrap().to_bytes(), "ok");
+
+    let policy = RetryPolicy::new().wait(wait()).classify(policy::http::classify());
+    let boxed = ServiceBuilder::new().layer(RetryLayer::new(policy)).buffer(4).timeout(LONG).service(client());
+    let answer = timeout(LONG, boxed.oneshot(get(server_of(ANSWERS).await))).await.unwrap().unwrap();
+    assert_eq!(answer.into_body().collect().await.unwrap().to_bytes(), "ok");
 }
 
 // HTTP/2, frame by frame.

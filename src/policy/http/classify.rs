@@ -78,6 +78,9 @@ use crate::classify::{Class, Classify, ErrorChain, Typed};
 /// opinion goes first, as above. A name that is not found may be found a moment later: resolvers do not tell a typing
 /// mistake from an outage.
 ///
+/// One case is as certain as it gets, and no more: hyper reports a `GOAWAY` also for a stream that it opened in the very moment the
+/// frame arrived, of which the server may then have seen the head.
+///
 /// **A layer that follows redirects belongs above the retry layer, not below**: below, a connection that is refused may be that of the
 /// second hop, while the first request did reach its server.
 ///
