@@ -111,6 +111,7 @@ fn the_meaning_of_statuses_can_be_changed() {
         202 | 409 => Some(Class::transient()),
         404 => Some(Class::Success),
         418 => Some(throttled(3)),
+        419 => Some(transient(4)),
         425 => Some(UNSENT),
         500 => Some(Class::Permanent),
         520..=529 => Some(Class::throttled(None)),
@@ -122,6 +123,7 @@ fn the_meaning_of_statuses_can_be_changed() {
     assert_eq!(class(409, &[delay]), transient(7));
     assert_eq!(class(404, &[delay, no]), Class::Success);
     assert_eq!(class(418, &[delay]), throttled(3));
+    assert_eq!(class(419, &[delay]), transient(4));
     assert_eq!(class(425, &[delay]), UNSENT);
     assert_eq!(class(500, &[delay, yes]), Class::Permanent);
     assert_eq!(class(529, &[delay]), throttled(7));
@@ -230,6 +232,9 @@ fn errors_of_the_system_are_told_apart() {
     for kind in [PermissionDenied, InvalidInput, Unsupported] {
         assert_eq!(of(io(kind)), Some(Class::Permanent), "{kind:?}");
     }
+    // What is inside says more than the kind.
+    let certificate = below("invalid peer certificate: Expired", "x");
+    assert_eq!(of(io::Error::new(ConnectionAborted, certificate)), Some(Class::Permanent));
     // Somebody's own words for something else.
     let refused = io::Error::new(ConnectionRefused, "the peer hung up after the greeting");
     assert_eq!(of(refused), Some(Class::transient()));
@@ -325,8 +330,9 @@ fn connecting_makes_unsent_unless_it_never_will() {
     // Below an error of the caller's own there is somebody else's connection.
     let proxied = below("error from user's Body stream", connect(io(io::ErrorKind::ConnectionRefused)));
     assert_eq!(of(proxied), Some(Class::Permanent));
-    let reading = below("error reading a body from connection", io(io::ErrorKind::ConnectionRefused));
-    assert_eq!(of(reading), Some(Class::transient()));
+    for body in ["error reading a body from connection", "error writing a body to connection"] {
+        assert_eq!(of(below(body, io(io::ErrorKind::ConnectionRefused))), Some(Class::transient()), "{body}");
+    }
 }
 
 #[test]
@@ -342,6 +348,7 @@ fn what_hyper_canceled_was_never_sent_unless_it_was_an_upgrade() {
     ] {
         assert_eq!(of(Other("operation was canceled", debugged, None)), Some(expected), "{debugged}");
     }
+    assert_eq!(of(Other("client error (Canceled)", "", None)), Some(UNSENT));
 }
 
 #[test]
@@ -376,6 +383,8 @@ fn a_grpc_status_is_somebody_elses_matter() {
 
 #[test]
 fn no_error_is_too_long_or_too_deep() {
+    let deep = (0..20).fold(io(io::ErrorKind::ConnectionRefused), |cause, _| below("layer", cause).into());
+    assert_eq!(of(deep), Some(UNSENT));
     let long: &'static str = "é€😀".repeat(500).leak();
     assert_eq!(of(Other(long, long, None)), Some(Class::transient()));
     for offset in 0..9 {

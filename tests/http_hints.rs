@@ -351,6 +351,7 @@ fn the_drafts_of_the_ietf_are_read() {
         (429, &[(name, "limit=100"), (name, "remaining=0"), (name, "reset=50")], s(50)),
         (429, &[(name, "limit=100, remaining=7, reset=50")], None),
         (403, &[(name, "reset=50")], None),
+        (429, &[(name, "remaining=0, reset=50, remaining=7")], None),
         // Since -08: a list.
         (429, &[(name, r#""default";r=0;t=30"#)], s(30)),
         (403, &[(name, r#""default";r=0;t=30"#)], s(30)),
@@ -363,6 +364,8 @@ fn the_drafts_of_the_ietf_are_read() {
         (429, &[(name, r#""burst";r=0;t=30"#), (name, r#""daily";r=0;t=3600"#)], s(3600)),
         (429, &[(name, r#""a,b;r=0;t=9";r=0;t=30"#)], s(30)),
         (429, &[(name, r#""a\",\"b\\";r=0;t=30"#)], s(30)),
+        (429, &[(name, r#""a\";r=9";r=0;t=30"#)], s(30)),
+        (429, &[(name, r#""a\\";r=0;t=30"#)], s(30)),
         (429, &[(name, r#""default";r=0"#)], None),
         (429, &[(name, r#""default";r=0;t=0"#)], None),
         (429, &[(name, r#""default";r=0;t=-30"#)], None),

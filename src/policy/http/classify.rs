@@ -8,18 +8,22 @@ use crate::classify::{Class, Classify, ErrorChain, Typed};
 /// Tells what an HTTP response or a failed connection means, for retry, cool-down and circuit breaker.
 ///
 /// It serves every [`http::Response`], and every error that is an [`Error`] or a boxed one as tower's
-/// layers return it; its parameter keeps those two apart and is inferred in a layer. ([`Classifier::new`] is for those who
-/// ask [it](Classifier::class_of_response) [themselves](Classifier::class_of_error).)
+/// layers return it; its parameter keeps those two apart and is inferred in a layer. Those who have no
+/// [`http::Response`] start from [`Classifier::new`] and ask for [`class_of_response`](Self::class_of_response) and
+/// [`class_of_error`](Self::class_of_error) themselves.
+///
+/// It says what an outcome means, and not what may be repeated: **with this classifier alone a `POST` is sent again as
+/// well**.
 ///
 /// What an application knows better goes before it:
 ///
 /// ```
 /// use http::{Response, StatusCode};
-/// use tower_tenacity::{classify::{self, Class, Classify}, policy::http};
+/// use tower_tenacity::{classify::{self, Class, Classify}, policy};
 ///
 /// let classify = classify::permanent_if(classify::on_response(|response: &Response<()>| {
 ///     response.headers().contains_key("x-out-of-credit")
-/// })).or(http::classify());
+/// })).or(policy::http::classify());
 ///
 /// let mut outcome = Response::builder().status(StatusCode::TOO_MANY_REQUESTS).body(());
 /// assert_eq!(classify.classify(&outcome), Some(Class::throttled(None)));
@@ -45,7 +49,7 @@ use crate::classify::{Class, Classify, ErrorChain, Typed};
 ///
 /// The delay the server asks for comes with the class: see [`hints`](super::hints). The server's own word goes before the table:
 /// `x-should-retry: false` makes a failure permanent, and `true` makes an unknown one transient (a 529 of Anthropic's). Neither says
-/// that a request may be carried out twice: that is another question than what an outcome means.
+/// that a request may be carried out twice.
 ///
 /// *Permanent* for a response is no error: it is handed back like any other, but as a failure that was not
 /// tried again, for those who count.
@@ -69,9 +73,13 @@ use crate::classify::{Class, Classify, ErrorChain, Typed};
 /// | **anything else** | **transient** |
 ///
 /// *Never sent* lets a request be sent again that must not be carried out twice, so it is claimed only where it is known. Anything
-/// unknown is transient, as most of what goes wrong with a connection is; nobody is harmed by that, as only what may be repeated
-/// is, and a new wording in some library does not end all retries. A name that is not found may be found a
-/// moment later: resolvers do not tell a typing mistake from an outage.
+/// unknown is transient, as most of what goes wrong with a connection is: a new wording in some library then costs the knowledge
+/// that a request was never sent, and not all retries. Errors of an application's own layers are better known to the application; its
+/// opinion goes first, as above. A name that is not found may be found a moment later: resolvers do not tell a typing
+/// mistake from an outage.
+///
+/// One case is as certain as it gets, and no more: hyper reports a `GOAWAY` also for a stream that it opened in the very moment the
+/// frame arrived, of which the server may then have seen the head.
 ///
 /// **A layer that follows redirects belongs above the retry layer, not below**: below, a connection that is refused may be that of the
 /// second hop, while the first request did reach its server.
@@ -87,11 +95,11 @@ pub struct Classifier<M = Typed> {
 ///
 /// ```
 /// use http::Response;
-/// use tower_tenacity::{RetryPolicy, policy::http};
+/// use tower_tenacity::{RetryPolicy, policy};
 ///
-/// let policy = RetryPolicy::new().classify(http::classify());
+/// let policy = RetryPolicy::new().classify(policy::http::classify());
 /// # fn check<P: tower_tenacity::Policy<(), Response<()>, std::io::Error>>(_: &P) {} check(&policy);
-/// # let policy = RetryPolicy::new().classify(http::classify());
+/// # let policy = RetryPolicy::new().classify(policy::http::classify());
 /// # fn boxed<P: tower_tenacity::Policy<(), Response<()>, Box<dyn std::error::Error + Send + Sync>>>(_: &P) {} boxed(&policy);
 /// ```
 #[must_use]
@@ -115,9 +123,9 @@ impl<M> Classifier<M> {
     /// ```
     /// use std::time::{Duration, SystemTime};
     /// use http::{HeaderMap, StatusCode};
-    /// use tower_tenacity::{classify::Class, policy::http};
+    /// use tower_tenacity::{classify::Class, policy::http::Classifier};
     ///
-    /// let classify = http::Classifier::new().statuses(|status| match status.as_u16() {
+    /// let classify = Classifier::new().statuses(|status| match status.as_u16() {
     ///     202 | 409 => Some(Class::transient()),
     ///     500 => Some(Class::Permanent),
     ///     _ => None,
@@ -166,10 +174,10 @@ impl<M> Classifier<M> {
     ///
     /// ```
     /// use std::io;
-    /// use tower_tenacity::{classify::Class, policy::http};
+    /// use tower_tenacity::{classify::Class, policy::http::Classifier};
     ///
     /// let reset = io::Error::from(io::ErrorKind::ConnectionReset);
-    /// assert_eq!(http::Classifier::new().class_of_error(&reset), Some(Class::transient()));
+    /// assert_eq!(Classifier::new().class_of_error(&reset), Some(Class::transient()));
     /// ```
     #[must_use]
     pub fn class_of_error(&self, error: &(dyn Error + 'static)) -> Option<Class> {

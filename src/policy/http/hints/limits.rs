@@ -90,7 +90,7 @@ fn fields<'a>(headers: &'a HeaderMap, mut see: impl FnMut(Option<Remaining>, Opt
             let mut parts = Split { text: Some(member), at: b';' };
             let name = parts.next().unwrap_or_default();
             match parameter(name) {
-                Some((b"remaining", text)) => left = left.max(Remaining::parse(text)),
+                Some((b"remaining", text)) => left = Remaining::parse(text),
                 Some((b"reset", text)) => reset = Some(text),
                 Some(_) => {}
                 None => {

@@ -6,7 +6,7 @@
 //! | | header | means | seen at |
 //! |---|---|---|---|
 //! | 1 | `retry-after-ms`, `x-ms-retry-after-ms`, `x-amz-retry-after` | milliseconds | OpenAI, Azure, AWS |
-//! | 2 | `Retry-After` | seconds, or a date | RFC 9110 §10.2.3; decimals as OpenAI and Discord send them |
+//! | 2 | `Retry-After` | seconds, or a date | RFC 9110 §10.2.3; also with decimals, as OpenAI's SDKs read it |
 //! | 3 | `x-ratelimit-reset`, `x-rate-limit-reset` | seconds, or a moment | GitHub, X |
 //! | | `x-ratelimit-reset-requests`, `x-ratelimit-reset-tokens` | a duration: `6m0s`, `20ms` | OpenAI and its like |
 //! | | `RateLimit-Reset` | seconds | IETF draft, until -06 |
