@@ -107,6 +107,8 @@
 //!   are told apart.
 //! * [`hints`] reads the delay that a response asks for, and whether it asks to be left alone altogether.
 //! * [`FlatCopy`] keeps a request; [`Idempotency`], [`Mark`], [`Drain`] and [`attempt_header`] are hooks.
+//!
+//! (`http` is a crate as well: where both are needed, this one is written `policy::http`, or that one `::http`.)
 
 mod classify;
 mod drain;
