@@ -8,11 +8,7 @@
 //! straight into the window, and none grows old in a lane. When a withdrawal is about to be refused, it first
 //! [collects](Lane::collect) what lies in the lanes.
 
-#[cfg(all(test, loom))]
-use loom::sync::atomic::{AtomicU64, Ordering::*};
-#[cfg(not(all(test, loom)))]
-use std::sync::atomic::{AtomicU64, Ordering::*};
-
+use super::atomic::*;
 use super::window::{Stamped, Window};
 
 /// How many successes are brought at a time.

@@ -81,6 +81,7 @@
 //!
 //! Deposits and withdrawals take no lock, and a budget that slept for a month decides in the same fixed time.
 
+mod atomic;
 mod clock;
 mod lane;
 mod settings;
@@ -336,5 +337,7 @@ fn first_number(number: &Cell<usize>) -> usize {
     next
 }
 
-#[cfg(test)]
+#[cfg(all(test, loom))]
+mod interleavings;
+#[cfg(all(test, not(loom)))]
 mod tests;
