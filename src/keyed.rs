@@ -99,6 +99,13 @@ impl<K: Eq + Hash, V> Keyed<K, V> {
         self.shard(key).lock().find(key)
     }
 
+    /// Lets go the values that nobody holds and `keep` does not want. It is asked under a lock.
+    pub(crate) fn retain(&self, mut keep: impl FnMut(&V) -> bool) {
+        for shard in &self.shards {
+            shard.lock().by_key.retain(|_, entry| Arc::strong_count(&entry.value) > 1 || keep(&entry.value));
+        }
+    }
+
     /// How many values are kept.
     pub(crate) fn len(&self) -> usize {
         self.shards.iter().map(|shard| shard.lock().by_key.len()).sum()
@@ -218,6 +225,17 @@ mod tests {
         // A place is free again.
         fresh(&keyed, 3);
         assert!(keyed.get(&3).is_some());
+    }
+
+    #[test]
+    fn what_nobody_wants_or_holds_is_let_go() {
+        let keyed = keyed(8);
+        let _held = fresh(&keyed, 1);
+        for key in [2, 3, 4] {
+            fresh(&keyed, key);
+        }
+        keyed.retain(|value| *value == 3);
+        assert_eq!([1, 2, 3, 4].map(|key| keyed.get(&key).is_some()), [true, false, true, false]);
     }
 
     #[test]
