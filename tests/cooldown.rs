@@ -5,23 +5,20 @@ mod common;
 use std::{
     collections::VecDeque,
     future::Future,
-    pin::{Pin, pin},
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicU32, Ordering::SeqCst},
-    },
+    pin::Pin,
+    sync::{Arc, Mutex},
     task::{Context, Poll, Waker},
     time::Duration,
 };
 
 use common::Strict;
-use tokio::time::{Instant, advance, sleep, timeout};
-use tower::{BoxError, Layer, Service, ServiceBuilder, ServiceExt, service_fn};
+use tokio::time::{Instant, sleep, timeout};
+use tower::{BoxError, Layer, Service, ServiceBuilder, ServiceExt};
 use tower_tenacity::{
     RetryLayer, RetryPolicy,
     classify::{self, Class},
-    cooldown::{self, Cooldown, CooldownLayer, CoolingDown},
-    stop, wait,
+    cooldown::{self, CooldownLayer, CoolingDown},
+    wait,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -51,9 +48,10 @@ const fn hint(seconds: u64) -> Reply {
 }
 
 /// Answers as scripted, and fine after that; notes who called when.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 struct Server(Arc<Mutex<State>>);
 
+#[derive(Debug)]
 struct State {
     begun: Instant,
     script: VecDeque<Reply>,
@@ -73,7 +71,7 @@ impl Server {
         self
     }
 
-    fn then(&self, replies: impl IntoIterator<Item = Reply>) {
+    fn add(&self, replies: impl IntoIterator<Item = Reply>) {
         self.0.lock().unwrap().script.extend(replies);
     }
 
@@ -151,6 +149,11 @@ where
     S: Clone,
 {
     service.clone().oneshot(request).await
+}
+
+async fn ready<S: Service<()>>(service: &mut S) -> &mut S {
+    assert!(service.ready().await.is_ok());
+    service
 }
 
 fn poll_once<F: Future>(future: Pin<&mut F>) -> Poll<F::Output> {
@@ -237,4 +240,407 @@ async fn a_later_moment_counts_and_an_earlier_one_does_not() {
         assert_eq!(when, SECOND);
     }
     assert_eq!(service.cooling_until(), Some(Instant::now() + 20 * SECOND));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_passes_freely_clones_nothing_and_calls_the_readied_instance() {
+    let inner = Strict::failing(0);
+    let counts = inner.counts.clone();
+    let mut service = CooldownLayer::new(classify::errors()).layer(inner);
+    for number in 1..=3 {
+        assert_eq!(ready(&mut service).await.call(()).await.unwrap(), number);
+    }
+    assert_eq!(counts.get(), (3, 3, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_held_call_drops_the_readied_instance_and_readies_another() {
+    let inner = Strict::failing(1);
+    let counts = inner.counts.clone();
+    let throttled = classify::by(|outcome: &Result<u32, std::io::Error>| match outcome {
+        Ok(_) => Class::Success,
+        Err(_) => Class::throttled(Some(5 * SECOND)),
+    });
+    let mut service = CooldownLayer::new(throttled).layer(inner);
+    ready(&mut service).await.call(()).await.unwrap_err();
+    let held = ready(&mut service).await.call(());
+    // One for the service that stays, one to be made ready after the wait.
+    assert_eq!(counts.get(), (2, 1, 2));
+    assert_eq!(held.await.unwrap(), 2);
+    assert_eq!(counts.get(), (3, 2, 2));
+    // The service that stayed is not ready, and is not called unready.
+    assert_eq!(ready(&mut service).await.call(()).await.unwrap(), 3);
+    assert_eq!(counts.get(), (4, 3, 2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_concurrency_limit_of_one_is_free_while_calls_are_held_or_refused() {
+    let server = Server::new([hint(5)]);
+    let inner = ServiceBuilder::new().concurrency_limit(1).service(server.clone());
+    let mut service = layer().layer(inner.clone());
+    let mut refusing = layer().fail_fast().layer(inner.clone());
+    for service in [&mut service, &mut refusing] {
+        server.0.lock().unwrap().script = [hint(5)].into();
+        service.ready().await.unwrap().call(1).await.unwrap_err();
+        let held = service.ready().await.unwrap().call(2);
+        // Neither the service nor the call holds the only permit.
+        assert!(inner.clone().oneshot(3).await.is_ok());
+        drop(held);
+    }
+
+    server.0.lock().unwrap().script = [hint(5)].into();
+    let service = layer().layer(inner.clone());
+    call(&service, 1).await.unwrap_err();
+    // Ten at once through the one permit, all of them in the end.
+    let ends = herd(&service, 10).await;
+    assert!(ends.iter().all(|(end, when)| end.is_ok() && *when >= 5 * SECOND));
+}
+
+#[tokio::test(start_paused = true)]
+async fn held_calls_pass_through_a_buffer() {
+    let server = Server::new([hint(5)]).takes(10 * MS);
+    let buffered = ServiceBuilder::new().buffer::<u32>(1).service(server.clone());
+    let service = CooldownLayer::new(classify::by(boxed_class)).layer(buffered.clone());
+    call(&service, 1).await.unwrap_err();
+    let mut one = service.clone();
+    let held = one.ready().await.unwrap().call(2);
+    // The only place in the queue is free.
+    assert!(timeout(SECOND, buffered.clone().oneshot(3)).await.unwrap().is_ok());
+    assert_eq!(held.await.unwrap(), 2);
+    assert!(herd(&service, 10).await.iter().all(|(end, _)| end.is_ok()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_gate_that_closes_while_the_service_gets_ready_is_seen() {
+    let server = Server::new([hint(5)]);
+    let inner = ServiceBuilder::new().concurrency_limit(1).service(server.clone());
+    let layer = layer();
+    let service = layer.layer(inner.clone());
+    call(&service, 1).await.unwrap_err();
+    let begun = Instant::now();
+    let held = tokio::spawn(service.clone().oneshot(2));
+    // Somebody has the only permit when the moment is there …
+    let mut permit = inner.clone();
+    permit.ready().await.unwrap();
+    sleep(6 * SECOND).await;
+    // … and calls are throttled again before it is free.
+    call(&layer.layer(Server::new([hint(20)])), 3).await.unwrap_err();
+    drop(permit);
+    sleep(SECOND).await;
+    assert!(timeout(SECOND, inner.oneshot(4)).await.unwrap().is_ok(), "the permit is not held while waiting");
+    held.await.unwrap().unwrap();
+    assert!(begun.elapsed() >= 26 * SECOND && begun.elapsed() <= 28 * SECOND + MS);
+}
+
+#[tokio::test(start_paused = true)]
+async fn refusals_are_at_once_and_tell_the_moment() {
+    let server = Server::new([hint(400)]);
+    let service = layer().layer(server.clone());
+    call(&service, 1).await.unwrap_err();
+    let moment = Instant::now() + 400 * SECOND;
+    let begun = Instant::now();
+    // Longer than 300 s.
+    let error = call(&service, 2).await.unwrap_err();
+    assert_eq!(begun.elapsed(), Duration::ZERO);
+    assert_eq!((cooling(&error).until(), cooling(&error).retry_after()), (moment, 400 * SECOND));
+    assert!(!cooling(&error).is_exhausted());
+    assert_eq!(error.to_string(), "cooling down after a rate limit, no calls for another 400s");
+    // 100 s later it is near enough.
+    sleep(100 * SECOND).await;
+    let begun = Instant::now();
+    assert!(call(&service, 3).await.is_ok());
+    // The distance to others is cut where the call may not wait for longer.
+    assert_eq!(begun.elapsed(), 300 * SECOND);
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_call_waits_to_its_deadline() {
+    let server = Server::new([hint(10)]);
+    let begun = Instant::now();
+    let deadline = move |seconds: &u32| (*seconds > 0).then(|| begun + SECOND * *seconds);
+    let service = layer().deadline(deadline).layer(server.clone());
+    call(&service, 0).await.unwrap_err();
+    for seconds in [1, 9, 10] {
+        assert!(!cooling(&call(&service, seconds).await.unwrap_err()).is_exhausted());
+    }
+    assert_eq!(begun.elapsed(), Duration::ZERO);
+    call(&service, 11).await.unwrap();
+    assert!(begun.elapsed() >= 10 * SECOND && begun.elapsed() < 11 * SECOND);
+    // While nothing is in force, nobody looks at deadlines: that is for others to see to.
+    assert!(call(&service, 1).await.is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_quota_that_is_used_up_fails_at_once_and_one_call_goes_first_after_it() {
+    let server = Server::new([Reply::UsedUp]).takes(SECOND);
+    let used_up = |outcome: &Result<u32, Reply>| matches!(outcome, Err(Reply::UsedUp)).then_some(600 * SECOND);
+    let service = layer().exhausted_if(used_up).layer(server.clone());
+    call(&service, 1).await.unwrap_err();
+    let error = call(&service, 2).await.unwrap_err();
+    assert!(cooling(&error).is_exhausted());
+    assert_eq!(cooling(&error).retry_after(), 600 * SECOND);
+    assert_eq!(error.to_string(), "the quota is exhausted, no calls for another 600s");
+    assert_eq!(cooldown::class_of(&*error), Some(Class::Permanent));
+
+    sleep(600 * SECOND).await;
+    server.add([Reply::UsedUp]);
+    let ends = herd(&service, 20).await;
+    assert_eq!(server.count(), 2, "one went to see, nobody followed");
+    assert!(ends.iter().all(|(end, when)| end.is_err() && *when == SECOND));
+    sleep(600 * SECOND).await;
+    assert!(herd(&service, 20).await.iter().all(|(end, _)| end.is_ok()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_key_has_a_quota_of_its_own() {
+    let server = Server::new([hint(10)]);
+    let layer = layer().per(|request: &u32| request % 10).fail_fast();
+    let service = layer.layer(server.clone());
+    call(&service, 13).await.unwrap_err();
+    assert!(call(&service, 23).await.is_err());
+    assert!(call(&service, 24).await.is_ok());
+    assert_eq!(layer.cooling_until(&3), Some(Instant::now() + 10 * SECOND));
+    assert_eq!((layer.cooling_until(&4), service.cooling_until(&3).is_some()), (None, true));
+}
+
+#[tokio::test(start_paused = true)]
+async fn keys_beyond_the_bound_pass_and_end_no_cooldown() {
+    let server = Server::new((0..100).map(|_| hint(10)));
+    let keys = std::num::NonZeroUsize::new(2).unwrap();
+    let service = layer().per(|request: &u32| *request).max_keys(keys).fail_fast().layer(server.clone());
+    for key in 0..100 {
+        assert!(call(&service, key).await.unwrap_err().is::<Reply>());
+    }
+    let held = async |key| call(&service, key).await.is_err_and(|error| error.is::<CoolingDown>());
+    assert!(held(0).await && held(1).await && !held(2).await);
+    // A minute after their time they make room.
+    sleep(10 * SECOND + 60 * SECOND).await;
+    server.add([hint(10)]);
+    call(&service, 3).await.unwrap_err();
+    assert!(held(3).await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_the_server_names_no_moment_one_call_goes_first() {
+    let server = Server::new([Reply::TooMany(None)]).takes(100 * MS);
+    let service = guessing().layer(server.clone());
+    call(&service, 100).await.unwrap_err();
+    let ends = herd(&service, 50).await;
+    assert!(ends.iter().all(|(end, _)| end.is_ok()));
+    let calls: Vec<_> = server.calls().into_iter().skip(1).map(|(_, when)| when).collect();
+    let probe = 1100 * MS;
+    assert_eq!(calls[0], probe);
+    // All others after it succeeded, over as long as the backoff lasted.
+    assert!(calls[1..].iter().all(|when| (probe + 100 * MS..=probe + 1101 * MS).contains(when)), "{calls:?}");
+    assert!(*calls.last().unwrap() > probe + 600 * MS);
+    assert_eq!(service.cooling_until(), None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_throttled_probe_lets_the_backoff_grow_and_a_success_ends_that() {
+    let server = Server::new([Reply::TooMany(None); 4]).takes(100 * MS);
+    let service = layer().backoff(wait::exponential().multiplier(SECOND)).layer(server.clone());
+    // Ten together count as one: 1 s, then 2, 4 and 8 for the probes.
+    let tenfold: Vec<_> = herd(&service, 10).await;
+    assert_eq!(tenfold.iter().filter(|(end, _)| end.is_err()).count(), 4);
+    assert_eq!(service.cooling_until(), Some(Instant::now() + SECOND));
+
+    let server = Server::new([Reply::TooMany(None); 4]).takes(100 * MS);
+    let service = layer().backoff(wait::exponential().multiplier(SECOND)).layer(server.clone());
+    call(&service, 0).await.unwrap_err();
+    let ends = herd(&service, 4).await;
+    assert_eq!(ends.iter().filter(|(end, _)| end.is_err()).count(), 3);
+    let calls: Vec<_> = server.calls().into_iter().map(|(_, when)| when.as_millis()).collect();
+    assert_eq!(calls, [0, 1100, 3200, 7300, 15400]);
+
+    server.add([Reply::TooMany(None)]);
+    call(&service, 0).await.unwrap_err();
+    assert_eq!(service.cooling_until(), Some(Instant::now() + SECOND));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_of_any_other_kind_opens_the_gate() {
+    for reply in [Reply::Wrong, Reply::Broken] {
+        let server = Server::new([Reply::TooMany(None), reply]);
+        let service = guessing().layer(server.clone());
+        call(&service, 0).await.unwrap_err();
+        let ends = herd(&service, 10).await;
+        assert_eq!(ends.iter().filter(|(end, _)| end.is_err()).count(), 1, "the probe's own answer");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_probe_that_is_dropped_gives_back_its_role() {
+    #[derive(Clone, Copy, Debug)]
+    enum How {
+        Unpolled,
+        Polled,
+        Panicked,
+    }
+    for how in [How::Unpolled, How::Polled, How::Panicked] {
+        let server = Server::new([Reply::TooMany(None), Reply::Never]);
+        let service = guessing().layer(server.clone());
+        call(&service, 0).await.unwrap_err();
+        sleep(SECOND).await;
+        let mut one = service.clone();
+        let mut probe = Box::pin(one.ready().await.unwrap().call(1));
+        if !matches!(how, How::Unpolled) {
+            assert!(poll_once(probe.as_mut()).is_pending());
+        }
+        let waiting = tokio::spawn(herd_of(service.clone(), 5));
+        sleep(10 * MS).await;
+        assert_eq!(server.count(), 2, "they wait for the probe");
+        match how {
+            How::Panicked => {
+                let task = tokio::spawn(async move {
+                    let _probe = probe;
+                    panic!("on purpose");
+                });
+                task.await.unwrap_err();
+            }
+            _ => drop(probe),
+        }
+        let ends = waiting.await.unwrap();
+        assert!(ends.iter().all(|(end, when)| end.is_ok() && *when <= 1011 * MS), "{how:?}: {ends:?}");
+    }
+}
+
+async fn herd_of<S>(service: S, calls: u32) -> Vec<(Result<u32, BoxError>, Duration)>
+where
+    S: Service<u32, Response = u32, Error = BoxError, Future: Send> + Clone + Send + 'static,
+{
+    herd(&service, calls).await
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_probe_without_end_holds_nobody_for_long() {
+    let server = Server::new([Reply::TooMany(None), Reply::Never, Reply::Never]);
+    let service = guessing().layer(server.clone());
+    call(&service, 0).await.unwrap_err();
+    let ends = herd_of_patient(&service, 6).await;
+    assert_eq!(ends.iter().filter(|end| end.is_none()).count(), 2, "those the server never answers");
+    let calls: Vec<_> = server.calls().into_iter().map(|(_, when)| when.as_secs()).collect();
+    // One goes every five seconds, until one is answered.
+    assert_eq!(calls[..4], [0, 1, 6, 11]);
+    assert!(calls[4..].iter().all(|when| (11..=12).contains(when)), "{calls:?}");
+}
+
+/// Each with a minute of patience.
+async fn herd_of_patient<S>(service: &S, calls: u32) -> Vec<Option<Result<u32, BoxError>>>
+where
+    S: Service<u32, Response = u32, Error = BoxError, Future: Send> + Clone + Send + 'static,
+{
+    let tasks: Vec<_> =
+        (0..calls).map(|number| tokio::spawn(timeout(60 * SECOND, service.clone().oneshot(number)))).collect();
+    let mut ends = Vec::new();
+    for task in tasks {
+        ends.push(task.await.unwrap().ok());
+    }
+    ends
+}
+
+#[tokio::test(start_paused = true)]
+async fn while_a_probe_is_out_impatient_calls_are_refused() {
+    let server = Server::new([Reply::TooMany(None), Reply::Never]);
+    let service = guessing().fail_fast().layer(server.clone());
+    call(&service, 0).await.unwrap_err();
+    assert_eq!(cooling(&call(&service, 0).await.unwrap_err()).retry_after(), SECOND);
+    sleep(SECOND).await;
+    let mut one = service.clone();
+    let _probe = one.ready().await.unwrap().call(1);
+    let error = call(&service, 2).await.unwrap_err();
+    assert_eq!(cooling(&error).retry_after(), 5 * SECOND);
+    assert_eq!(cooldown::class_of(&*error), Some(Class::throttled(Some(5 * SECOND))));
+}
+
+#[tokio::test(start_paused = true)]
+async fn waiting_calls_that_are_dropped_leave_nothing_stuck() {
+    let server = Server::new([Reply::TooMany(None)]).takes(100 * MS);
+    let service = guessing().layer(server.clone());
+    call(&service, 0).await.unwrap_err();
+    // Dropped before a poll, while waiting for the moment, and while waiting for the probe.
+    drop(service.clone().ready().await.unwrap().call(1));
+    assert!(timeout(500 * MS, call(&service, 2)).await.is_err());
+    let begun = Instant::now();
+    let ends = tokio::join!(call(&service, 3), timeout(550 * MS, call(&service, 4)), call(&service, 5));
+    assert!(ends.0.is_ok() && ends.1.is_err() && ends.2.is_ok());
+    assert!(begun.elapsed() < 2 * SECOND);
+    assert_eq!(service.cooling_until(), None);
+    assert_eq!(format!("{service:?}").matches("quotas: 1").count(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn odd_delays_are_taken_for_none_or_for_what_they_are() {
+    let year = Duration::from_secs(365 * 86_400);
+    for odd in [Duration::ZERO, year, Duration::MAX] {
+        let server = Server::new([Reply::TooMany(Some(odd))]);
+        let service = guessing().layer(server.clone());
+        call(&service, 0).await.unwrap_err();
+        assert_eq!(service.cooling_until(), Some(Instant::now() + SECOND), "{odd:?}");
+    }
+    // What is one's own is taken as it is.
+    for (own, refused) in [(Duration::ZERO, false), (year, true), (Duration::MAX, true)] {
+        let server = Server::new([Reply::TooMany(None)]);
+        let service = layer().backoff(wait::fixed(own)).layer(server.clone());
+        call(&service, 0).await.unwrap_err();
+        assert_eq!(call(&service, 1).await.is_err(), refused, "{own:?}");
+        let patient =
+            layer().backoff(wait::fixed(own)).max_wait(Duration::MAX).layer(Server::new([Reply::TooMany(None)]));
+        call(&patient, 0).await.unwrap_err();
+        assert_eq!(timeout(86_400 * SECOND, call(&patient, 1)).await.is_err(), refused, "{own:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_retry_layer_further_out_does_not_wait_twice() {
+    let server = Server::new([hint(10), hint(7)]);
+    let policy = RetryPolicy::new().classify(classify::by(boxed_class));
+    let service = ServiceBuilder::new().layer(RetryLayer::new(policy)).layer(layer()).service(server.clone());
+    let begun = Instant::now();
+    assert!(call(&service, 1).await.is_ok());
+    let calls: Vec<_> = server.calls().into_iter().map(|(_, when)| when).collect();
+    assert_eq!(calls.len(), 3);
+    assert!(calls[1] >= 10 * SECOND && calls[1] <= 11 * SECOND + MS);
+    assert!(calls[2] >= calls[1] + 7 * SECOND && calls[2] <= calls[1] + 7700 * MS + MS);
+    assert_eq!(begun.elapsed(), calls[2]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn refusals_mean_to_a_retry_layer_what_they_say() {
+    // Exhausted: not tried again. Held for too long: the delay is beyond what a policy obeys.
+    let used_up = |outcome: &Result<u32, Reply>| matches!(outcome, Err(Reply::UsedUp)).then_some(600 * SECOND);
+    let server = Server::new([Reply::UsedUp]);
+    let policy = RetryPolicy::new().classify(classify::by(boxed_class));
+    let service = ServiceBuilder::new()
+        .layer(RetryLayer::new(policy))
+        .layer(layer().exhausted_if(used_up))
+        .service(server.clone());
+    let begun = Instant::now();
+    call(&service, 1).await.unwrap_err();
+    assert!(cooling(&call(&service, 2).await.unwrap_err()).is_exhausted());
+    assert_eq!((begun.elapsed(), server.count()), (Duration::ZERO, 1));
+
+    // Refused for a while: the retry waits for as long.
+    let server = Server::new([hint(10)]);
+    let policy = RetryPolicy::new().classify(classify::by(boxed_class));
+    let inner = layer().fail_fast().layer(server.clone());
+    call(&inner, 0).await.unwrap_err();
+    let service = RetryLayer::new(policy).layer(inner);
+    assert!(call(&service, 1).await.is_ok());
+    assert_eq!(server.count(), 2);
+}
+
+#[test]
+fn refusals_are_found_below_other_errors() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+    let error = runtime.block_on(async {
+        let service = layer().fail_fast().layer(Server::new([hint(10)]));
+        call(&service, 1).await.unwrap_err();
+        *call(&service, 2).await.unwrap_err().downcast::<CoolingDown>().unwrap()
+    });
+    let throttled = Some(Class::throttled(Some(10 * SECOND)));
+    assert_eq!(cooldown::class_of(&error), throttled);
+    assert_eq!(cooldown::class_of(&std::io::Error::other(error.clone())), throttled);
+    assert_eq!(cooldown::class_of(&std::io::Error::other(Arc::new(error))), throttled);
+    assert_eq!(cooldown::class_of(&std::io::Error::other("something else")), None);
 }

@@ -129,7 +129,10 @@ pub(super) enum Change {
     Extended,
     /// Another call may go first.
     Due,
+    /// Those who wait for a probe may pass.
     Opened,
+    /// Calls pass already, and now the first of them succeeded.
+    Over,
 }
 
 impl Gate {
@@ -252,14 +255,13 @@ impl Gate {
     }
 
     fn passed(&mut self) -> Change {
-        match self.phase {
-            Phase::Probing { .. } | Phase::Recovering { .. } => {
-                self.phase = Phase::Open;
-                self.streak = 0;
-                Change::Opened
-            }
-            Phase::Open | Phase::Closed { .. } => Change::None,
-        }
+        let change = match self.phase {
+            Phase::Probing { .. } => Change::Opened,
+            Phase::Recovering { .. } => Change::Over,
+            Phase::Open | Phase::Closed { .. } => return Change::None,
+        };
+        *self = Self { phase: Phase::Open, streak: 0, ..*self };
+        change
     }
 
     fn close(&mut self, now: Instant, span: Duration, why: Why) -> Change {
@@ -297,8 +299,10 @@ fn probed_window(span: Duration) -> Duration {
 #[derive(Debug)]
 pub(super) struct Waiter {
     latest: Instant,
-    // It waited for a probe, and is one of those let go over this window.
+    // It waits for a probe, and will be one of those let go over this window.
     owed: Option<Duration>,
+    // It passes at this moment, unless the gate says otherwise by then.
+    drawn: Option<Instant>,
 }
 
 /// What a waiting call does next.
@@ -316,20 +320,23 @@ impl Waiter {
         let latest = after(now, max_wait);
         // The deadline itself is too late.
         let deadline = deadline.map(|deadline| deadline.checked_sub(TIMER_GRAIN).unwrap_or(now));
-        Self { latest: deadline.map_or(latest, |deadline| latest.min(deadline)), owed: None }
+        Self { latest: deadline.map_or(latest, |deadline| latest.min(deadline)), owed: None, drawn: None }
     }
 
     /// What to do in the light of a look at the gate.
     pub(super) fn step(&mut self, look: Look, now: Instant, random: &mut Random) -> Step {
         match look {
             Look::Due => Step::Proceed,
-            Look::Open => match self.owed.take() {
-                Some(window) => match self.spread(now, window, random) {
-                    moment if moment > now => Step::Sleep(moment),
+            Look::Open => {
+                if let Some(window) = self.owed.take() {
+                    self.drawn = Some(self.spread(now, window, random));
+                }
+                // The others are on their way: keep the distance to them.
+                match self.drawn {
+                    Some(moment) if moment > now => Step::Sleep(moment),
                     _ => Step::Proceed,
-                },
-                None => Step::Proceed,
-            },
+                }
+            }
             Look::Hold(hold) => self.held(hold, now, random),
         }
     }
@@ -347,16 +354,15 @@ impl Waiter {
         if let Some(error) = self.refused(&hold, now) {
             return Step::Refuse(error);
         }
-        Step::Sleep(match hold {
-            Hold::NotBefore { until, window, why: Why::Told } => {
-                self.owed = None;
-                self.spread(until, window, random)
-            }
+        let (moment, owed) = match hold {
+            Hold::NotBefore { until, window, why: Why::Told } => (self.spread(until, window, random), None),
             Hold::NotBefore { until: moment, window, .. } | Hold::Probed { lease: moment, window } => {
-                self.owed = Some(window);
-                moment.min(self.latest)
+                (moment.min(self.latest), Some(window))
             }
-        })
+        };
+        self.owed = owed;
+        self.drawn = owed.is_none().then_some(moment);
+        Step::Sleep(moment)
     }
 
     // A moment drawn from the window that begins at `from`, never later than this call can use.

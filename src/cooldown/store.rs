@@ -328,13 +328,14 @@ impl Cell {
         }
         let woken = match change {
             // Who sleeps until a moment that was moved on finds out when it wakes.
-            Change::None | Change::Extended => BTreeMap::new(),
+            // Who keeps its distance from the others goes on to do so.
+            Change::None | Change::Extended | Change::Over => BTreeMap::new(),
             Change::Closed | Change::Due | Change::Opened => std::mem::take(&mut inner.waiting),
         };
         drop(inner);
         match change {
             Change::Closed | Change::Extended => self.link.note(Event::Closed),
-            Change::Opened => self.link.note(Event::Opened),
+            Change::Opened | Change::Over => self.link.note(Event::Opened),
             Change::None | Change::Due => {}
         }
         woken.into_values().for_each(Waker::wake);
