@@ -12,13 +12,14 @@ use std::{
 };
 
 use common::Strict;
+use proptest::prelude::*;
 use tokio::time::{Instant, sleep, timeout};
-use tower::{BoxError, Layer, Service, ServiceBuilder, ServiceExt};
+use tower::{BoxError, Layer, Service, ServiceBuilder, ServiceExt, service_fn};
 use tower_tenacity::{
     RetryLayer, RetryPolicy,
     classify::{self, Class},
     cooldown::{self, CooldownLayer, CoolingDown},
-    wait,
+    stop, wait,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -57,12 +58,19 @@ struct State {
     script: VecDeque<Reply>,
     calls: Vec<(u32, Duration)>,
     takes: Duration,
+    told: Vec<(Duration, Duration)>,
 }
 
 impl Server {
     fn new(script: impl IntoIterator<Item = Reply>) -> Self {
         let script = script.into_iter().collect();
-        Self(Arc::new(Mutex::new(State { begun: Instant::now(), script, calls: Vec::new(), takes: Duration::ZERO })))
+        Self(Arc::new(Mutex::new(State {
+            begun: Instant::now(),
+            script,
+            calls: Vec::new(),
+            takes: Duration::ZERO,
+            told: Vec::new(),
+        })))
     }
 
     /// Answers after that long.
@@ -78,6 +86,11 @@ impl Server {
     /// Who called when, since the server was made.
     fn calls(&self) -> Vec<(u32, Duration)> {
         self.0.lock().unwrap().calls.clone()
+    }
+
+    /// When it told a caller to wait, and until when.
+    fn told(&self) -> Vec<(Duration, Duration)> {
+        self.0.lock().unwrap().told.clone()
     }
 
     fn count(&self) -> usize {
@@ -100,9 +113,16 @@ impl Service<u32> for Server {
         state.calls.push((request, when));
         let reply = state.script.pop_front().unwrap_or(Reply::Fine);
         let takes = state.takes;
+        drop(state);
+        let server = self.clone();
         Box::pin(async move {
             if !takes.is_zero() {
                 sleep(takes).await;
+            }
+            if let Reply::TooMany(Some(hint)) = reply {
+                let mut state = server.0.lock().unwrap();
+                let now = state.begun.elapsed();
+                state.told.push((now, now.saturating_add(hint)));
             }
             match reply {
                 Reply::Fine => Ok(request),
@@ -643,4 +663,216 @@ fn refusals_are_found_below_other_errors() {
     assert_eq!(cooldown::class_of(&std::io::Error::other(error.clone())), throttled);
     assert_eq!(cooldown::class_of(&std::io::Error::other(Arc::new(error))), throttled);
     assert_eq!(cooldown::class_of(&std::io::Error::other("something else")), None);
+}
+
+/// The quota of the survey behind the cool-down: 60 calls per fixed window of 60 s, refused with the time that is left of it.
+#[derive(Clone)]
+struct Window {
+    state: Arc<Mutex<Counts>>,
+    told: bool,
+    begun: Instant,
+}
+
+#[derive(Debug, Default)]
+struct Counts {
+    window: u64,
+    used: u32,
+    refused: u32,
+}
+
+impl Window {
+    fn new(told: bool) -> Self {
+        Self { state: Arc::default(), told, begun: Instant::now() }
+    }
+}
+
+impl Service<u32> for Window {
+    type Response = u32;
+    type Error = BoxError;
+    type Future = Pin<Box<dyn Future<Output = Result<u32, BoxError>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: u32) -> Self::Future {
+        let Self { state, told, begun } = self.clone();
+        Box::pin(async move {
+            sleep(25 * MS).await;
+            let reply = {
+                let mut state = state.lock().unwrap();
+                let now = begun.elapsed();
+                let window = now.as_secs() / 60;
+                if window != state.window {
+                    (state.window, state.used) = (window, 0);
+                }
+                if state.used < 60 {
+                    state.used += 1;
+                    Ok(request)
+                } else {
+                    state.refused += 1;
+                    let left = Duration::from_secs(60 * (window + 1)) - now;
+                    Err(BoxError::from(Reply::TooMany(told.then_some(left))))
+                }
+            };
+            sleep(25 * MS).await;
+            reply
+        })
+    }
+}
+
+/// 180 calls at once and then one a second for two minutes, each tried 6 times at most: how many fail, how many 429s.
+async fn quota(cooldown: bool, told: bool) -> (usize, u32, Duration) {
+    let server = Window::new(told);
+    let policy = RetryPolicy::new()
+        .stop(stop::after_attempt(6))
+        .wait(wait::floored_jitter().max(60 * SECOND))
+        .classify(classify::by(boxed_class));
+    let bare = RetryLayer::new(policy.clone()).layer(server.clone());
+    let cooled = RetryLayer::new(policy).layer(CooldownLayer::new(classify::by(boxed_class)).layer(server.clone()));
+    let begun = Instant::now();
+    let tasks: Vec<_> = (0..300)
+        .map(|number: u32| {
+            let (bare, cooled) = (bare.clone(), cooled.clone());
+            tokio::spawn(async move {
+                sleep(SECOND * number.saturating_sub(180)).await;
+                if cooldown { cooled.oneshot(number).await } else { bare.oneshot(number).await }
+            })
+        })
+        .collect();
+    let mut failed = 0;
+    for task in tasks {
+        failed += usize::from(task.await.unwrap().is_err());
+    }
+    let refused = server.state.lock().unwrap().refused;
+    (failed, refused, begun.elapsed())
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_shared_moment_saves_nearly_all_429s() {
+    // 180 at once where 60 are let in: 120 are refused before anybody can know.
+    const UNAVOIDABLE: u32 = 120;
+    let (failed, refused, _) = quota(false, true).await;
+    assert!(failed == 0 && refused > UNAVOIDABLE + 300, "each finds out for itself: {refused}");
+    let (failed, refused, took) = quota(true, true).await;
+    assert!(failed == 0 && refused <= UNAVOIDABLE + 20, "{failed} failed, {refused} refused");
+    // As long as it takes to let 300 calls in, 60 a minute.
+    assert!(took < 250 * SECOND, "{took:?}");
+
+    // The server does not say for how long: without the cool-down half of the calls use up their attempts.
+    let (failed, refused, _) = quota(false, false).await;
+    assert!(failed > 100 && refused > 1000, "{failed} failed, {refused} refused");
+    let (failed, refused, took) = quota(true, false).await;
+    assert!(failed == 0 && refused <= UNAVOIDABLE + 80, "{failed} failed, {refused} refused");
+    assert!(took < 270 * SECOND, "{took:?}");
+}
+
+/// A call of a random story: when it begins, and after how long it is dropped.
+type Plan = (u64, Option<u64>);
+
+fn replies() -> impl Strategy<Value = Vec<Reply>> {
+    let reply = prop_oneof![
+        2 => Just(Reply::Fine),
+        2 => Just(Reply::TooMany(None)),
+        2 => (1u64..4000).prop_map(|ms| Reply::TooMany(Some(Duration::from_millis(ms)))),
+        1 => Just(Reply::Broken),
+        1 => Just(Reply::Wrong),
+        1 => Just(Reply::UsedUp),
+    ];
+    prop::collection::vec(reply, 0..25)
+}
+
+fn plans() -> impl Strategy<Value = Vec<Plan>> {
+    prop::collection::vec((0u64..20_000, prop::option::weighted(0.3, 0u64..6000)), 1..40)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(300) })]
+
+    #[test]
+    fn nobody_calls_before_the_moment_and_nobody_waits_for_ever(
+        script in replies(),
+        plans in plans(),
+        takes in prop_oneof![Just(0u64), 1u64..3000],
+        limit in any::<bool>(),
+    ) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+        runtime.block_on(async {
+            let server = Server::new(script).takes(MS * takes as u32);
+            let used_up = |outcome: &Result<u32, Reply>| matches!(outcome, Err(Reply::UsedUp)).then_some(2 * SECOND);
+            let layer = guessing().exhausted_if(used_up);
+            // With a limit, calls also queue for their turn while the gate opens and closes.
+            let tasks: Vec<_> = if limit {
+                let service = layer.layer(ServiceBuilder::new().concurrency_limit(2).service(server.clone()));
+                plans.iter().map(|plan| tokio::spawn(follow(service.clone(), *plan))).collect()
+            } else {
+                let service = layer.layer(server.clone());
+                plans.iter().map(|plan| tokio::spawn(follow(service.clone(), *plan))).collect()
+            };
+            for task in tasks {
+                // Forty calls, at worst each a probe that ends in another backoff.
+                assert!(task.await.unwrap() < 300 * SECOND + MS * takes as u32 * 40);
+            }
+            for (moment, until) in server.told() {
+                for (_, when) in server.calls() {
+                    assert!(when <= moment || when >= until, "told at {moment:?} to wait until {until:?}, called at {when:?}");
+                }
+            }
+            // Whatever was left behind, the next calls are served.
+            server.0.lock().unwrap().script.clear();
+            let service = layer.layer(server.clone());
+            let used_up = layer.cooling_until().map(|until| sleep(until - Instant::now()));
+            if let Some(over) = used_up {
+                over.await;
+            }
+            let begun = Instant::now();
+            assert!(herd(&service, 3).await.iter().all(|(end, _)| end.is_ok()));
+            assert!(begun.elapsed() <= 6 * SECOND + 2 * MS * takes as u32, "{:?}", begun.elapsed());
+            assert_eq!(layer.cooling_until(), None);
+        });
+    }
+}
+
+/// Makes one call as planned; how long it took.
+async fn follow<S>(service: S, (begins, dropped): Plan) -> Duration
+where
+    S: Service<u32, Response = u32, Error = BoxError>,
+{
+    sleep(Duration::from_millis(begins)).await;
+    let begun = Instant::now();
+    let patience = dropped.map_or(Duration::MAX, Duration::from_millis);
+    let _ = timeout(patience, service.oneshot(0)).await;
+    begun.elapsed()
+}
+
+#[test]
+fn services_and_futures_are_send_and_sync_where_what_they_hold_is() {
+    fn send_sync<T: Send + Sync>(_: &T) {}
+    fn send<T: Send>(_: &T) {}
+    let layer = layer().per(|request: &u32| request.to_string()).deadline(|_: &u32| None);
+    send_sync(&layer);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    runtime.block_on(async {
+        let mut service = layer.layer(Server::new([]));
+        send_sync(&service);
+        send(&service.ready().await.unwrap().call(1));
+    });
+    // Neither is asked for: an error that is not `Clone`, a request that is neither `Send` nor `Clone`.
+    let service =
+        service_fn(|request: std::rc::Rc<u32>| async move { Err::<(), _>(std::io::Error::other(request.to_string())) });
+    let mut service = CooldownLayer::new(classify::errors()).layer(service);
+    let mut future = Box::pin(service.call(std::rc::Rc::new(1)));
+    assert!(matches!(poll_once(future.as_mut()), Poll::Ready(Err(error)) if error.to_string() == "1"));
+}
+
+#[test]
+fn a_call_that_passes_freely_allocates_nothing() {
+    let mut service = CooldownLayer::new(classify::errors())
+        .layer(service_fn(|request: u64| std::future::ready(Ok::<_, std::io::Error>(request))));
+    let mut outcome = Poll::Pending;
+    let measured = allocation_counter::measure(|| outcome = poll_once(std::pin::pin!(service.call(7))));
+    assert!(matches!(outcome, Poll::Ready(Ok(7))));
+    assert_eq!(measured.count_total, 0);
+    // The inner future, the way back to the store, what the call saw, and no timer.
+    assert!(size_of_val(&service.call(7)) <= size_of::<std::future::Ready<Result<u64, std::io::Error>>>() + 40);
 }

@@ -1,6 +1,7 @@
 use std::{
     error::Error,
     future::Future,
+    hash::Hash,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
@@ -13,7 +14,7 @@ use tower_service::Service;
 use super::{
     error::CoolingDown,
     gate::{Report, Step, Waiter},
-    store::{Cell, Pass},
+    store::{Cell, Pass, Store},
     terms::{Exhausted, Scope, Terms},
 };
 use crate::policy::classify::{Class, Classify};
@@ -35,7 +36,7 @@ pin_project! {
         state: State<S::Future, S, Req>,
         terms: Arc<Terms<C, W, P, X, D>>,
         key: Option<P::Key>,
-        pass: Option<Pass>,
+        pass: Pass,
     }
 }
 
@@ -46,7 +47,7 @@ pin_project! {
         Calling { #[pin] call: F },
         // Boxed, so that calls that do not wait need no room for a timer.
         Waiting { waiting: Pin<Box<Waiting<S, Req>>> },
-        Refused { error: Option<CoolingDown> },
+        Refused { error: Option<BoxError> },
     }
 }
 
@@ -105,15 +106,15 @@ where
 {
     #[inline]
     pub(super) fn calling(call: S::Future, terms: Arc<Terms<C, W, P, X, D>>, key: P::Key, pass: Pass) -> Self {
-        Self { state: State::Calling { call }, terms, key: Some(key), pass: Some(pass) }
+        Self { state: State::Calling { call }, terms, key: Some(key), pass }
     }
 
     pub(super) fn waiting(waiting: Waiting<S, Req>, terms: Arc<Terms<C, W, P, X, D>>, key: P::Key) -> Self {
-        Self { state: State::Waiting { waiting: Box::pin(waiting) }, terms, key: Some(key), pass: None }
+        Self { state: State::Waiting { waiting: Box::pin(waiting) }, terms, key: Some(key), pass: Pass::default() }
     }
 
     pub(super) fn refused(error: CoolingDown, terms: Arc<Terms<C, W, P, X, D>>) -> Self {
-        Self { state: State::Refused { error: Some(error) }, terms, key: None, pass: None }
+        Self { state: State::Refused { error: Some(error.into()) }, terms, key: None, pass: Pass::default() }
     }
 }
 
@@ -135,41 +136,24 @@ where
                 StateProj::Calling { call } => {
                     let outcome = ready!(call.poll(cx));
                     let failure = this.terms.failure(&outcome);
-                    if failure.is_some() || this.pass.as_ref().is_some_and(Pass::is_watched) {
-                        report::<_, _, _, _, _, _, _, Req>(
-                            this.terms,
-                            this.key.take(),
-                            this.pass.take(),
-                            failure,
-                            &outcome,
-                        );
+                    if failure.is_some() || this.pass.is_watched() {
+                        let (key, pass) = (this.key.take(), std::mem::take(this.pass));
+                        report(this.terms, this.terms.scope.store(), key, pass, failure, &outcome);
                     }
                     return Poll::Ready(outcome.map_err(Into::into));
                 }
                 StateProj::Waiting { waiting } => {
-                    let next = match ready!(waiting.as_mut().poll_call(this.terms, cx)) {
-                        Ok((call, pass)) => {
-                            *this.pass = Some(pass);
-                            State::Calling { call }
-                        }
-                        Err(Stopped::Refused(error)) => State::Refused { error: Some(error) },
-                        Err(Stopped::NotReady(error)) => return Poll::Ready(Err(error)),
-                    };
-                    this.state.set(next);
+                    let (call, pass) = ready!(waiting.as_mut().poll_call(this.terms, cx))?;
+                    *this.pass = pass;
+                    this.state.set(State::Calling { call });
                 }
                 StateProj::Refused { error } => {
                     let error = error.take().expect("polled after completion");
-                    return Poll::Ready(Err(error.into()));
+                    return Poll::Ready(Err(error));
                 }
             }
         }
     }
-}
-
-// Why a call that waited was not made.
-enum Stopped {
-    Refused(CoolingDown),
-    NotReady(BoxError),
 }
 
 impl<S: Clone, Req> Waiting<S, Req> {
@@ -178,7 +162,7 @@ impl<S: Clone, Req> Waiting<S, Req> {
         self: Pin<&mut Self>,
         terms: &Terms<C, W, P, X, D>,
         cx: &mut Context<'_>,
-    ) -> Poll<Result<(S::Future, Pass), Stopped>>
+    ) -> Poll<Result<(S::Future, Pass), BoxError>>
     where
         S: Service<Req, Error: Into<BoxError>>,
         W: Wait<S::Response, S::Error>,
@@ -194,10 +178,10 @@ impl<S: Clone, Req> Waiting<S, Req> {
             }
             if let Err(error) = ready!(gate) {
                 terms.scope.store().refused();
-                return Poll::Ready(Err(Stopped::Refused(error)));
+                return Poll::Ready(Err(error.into()));
             }
             *this.readying = true;
-            ready!(this.service.poll_ready(cx)).map_err(|error| Stopped::NotReady(error.into()))?;
+            ready!(this.service.poll_ready(cx)).map_err(Into::into)?;
             // Held again, it finds out at the gate.
             if let Ok(pass) = this.place.cell.enter(Instant::now()) {
                 let request = this.request.take().expect("a call is made once");
@@ -241,20 +225,20 @@ impl<S: Clone, Req> Waiting<S, Req> {
 
 // A call that went wrong, or that the gate watches, has ended.
 #[cold]
-fn report<Res, E, C, W, P, X, D, Req>(
+fn report<K: Eq + Hash, Res, E, C, W, P, X, D>(
     terms: &Terms<C, W, P, X, D>,
-    key: Option<P::Key>,
-    pass: Option<Pass>,
+    store: &Store<K>,
+    key: Option<K>,
+    pass: Pass,
     failure: Option<Class>,
     outcome: &Result<Res, E>,
 ) where
-    P: Scope<Req>,
     W: Wait<Res, E>,
     X: Exhausted<Res, E>,
 {
-    let (Some(key), Some(pass)) = (key, pass) else { return };
+    let Some(key) = key else { return };
     let report = failure.map_or(Report::Passed, |class| terms.report(class, outcome));
     if pass.has_news(report) {
-        terms.scope.store().report(key, pass, report, Instant::now(), |streak| terms.guess(streak, outcome));
+        store.report(key, pass, report, Instant::now(), |streak| terms.guess(streak, outcome));
     }
 }

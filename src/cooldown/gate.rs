@@ -370,3 +370,262 @@ impl Waiter {
         after(from, random.between(Duration::ZERO, window)).min(self.latest)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn told(seconds: u64) -> Report {
+        Report::Throttled(Some(Duration::from_secs(seconds)))
+    }
+
+    // A gate in a test: reports are of calls that passed freely and saw the last closing, and a guess is `streak` seconds.
+    struct Told {
+        gate: Gate,
+        now: Instant,
+    }
+
+    impl Told {
+        fn new() -> Self {
+            Self { gate: Gate::new(), now: Instant::now() }
+        }
+
+        fn at(&self, seconds: u64) -> Instant {
+            self.now + Duration::from_secs(seconds)
+        }
+
+        fn throttled_before(&mut self, streak: u32) {
+            self.gate.phase = Phase::Recovering { since: self.now };
+            self.gate.streak = streak;
+        }
+
+        fn report(&mut self, seconds: u64, report: Report) -> Change {
+            self.report_as(seconds, report, Entry::Free, false)
+        }
+
+        fn report_as(&mut self, seconds: u64, report: Report, entry: Entry, stale: bool) -> Change {
+            let now = self.at(seconds);
+            self.gate.report(report, entry, stale, now, |streak| SECOND * streak)
+        }
+
+        fn enter(&mut self, seconds: u64) -> Result<Entry, Hold> {
+            let now = self.at(seconds);
+            self.gate.enter(now)
+        }
+
+        fn until(&self, seconds: u64) -> Option<Instant> {
+            self.gate.until(self.at(seconds))
+        }
+    }
+
+    fn not_before(gate: &Told, until: u64, window: Duration, why: Why) -> Result<Entry, Hold> {
+        Err(Hold::NotBefore { until: gate.at(until), window, why })
+    }
+
+    #[test]
+    fn a_moment_that_was_told_is_kept_and_the_first_success_ends_it() {
+        let mut gate = Told::new();
+        assert_eq!(gate.enter(0), Ok(Entry::Free));
+        assert_eq!(gate.report(0, told(10)), Change::Closed);
+        assert_eq!(gate.enter(9), not_before(&gate, 10, SECOND, Why::Told));
+        assert!(gate.gate.in_force());
+        assert_eq!(gate.enter(10), Ok(Entry::Watched));
+        assert_eq!(gate.enter(11), Ok(Entry::Watched));
+        assert_eq!(gate.report_as(11, Report::Unknown, Entry::Watched, false), Change::None);
+        assert!(gate.gate.in_force());
+        assert_eq!(gate.report_as(11, Report::Passed, Entry::Watched, false), Change::Over);
+        assert_eq!((gate.enter(11), gate.gate.in_force()), (Ok(Entry::Free), false));
+    }
+
+    #[test]
+    fn only_a_later_moment_changes_one_that_was_told() {
+        let mut gate = Told::new();
+        gate.report(0, told(10));
+        assert_eq!(gate.report_as(1, told(5), Entry::Free, true), Change::None);
+        assert_eq!(gate.report_as(1, Report::Throttled(None), Entry::Free, true), Change::None);
+        assert_eq!(gate.report(1, Report::Throttled(None)), Change::None, "a guess gives way");
+        assert_eq!(gate.until(1), Some(gate.at(10)));
+        assert_eq!(gate.report_as(1, told(20), Entry::Free, true), Change::Extended);
+        assert_eq!(gate.enter(1), not_before(&gate, 21, 2 * SECOND, Why::Told));
+    }
+
+    #[test]
+    fn a_guess_gives_way_to_the_servers_word_even_if_that_is_sooner() {
+        let mut gate = Told::new();
+        gate.throttled_before(9);
+        assert_eq!(gate.report(0, Report::Throttled(None)), Change::Closed);
+        assert_eq!(gate.enter(0), not_before(&gate, 10, PROBE_LEASE, Why::Guessed));
+        assert_eq!(gate.report_as(1, told(2), Entry::Free, true), Change::Closed);
+        assert_eq!(gate.until(1), Some(gate.at(3)));
+    }
+
+    #[test]
+    fn an_exhausted_quota_stays_so_for_the_longer_of_both() {
+        let mut gate = Told::new();
+        gate.report(0, told(100));
+        assert_eq!(gate.report_as(1, Report::Exhausted(10 * SECOND), Entry::Free, true), Change::Closed);
+        assert_eq!(gate.enter(1), not_before(&gate, 100, PROBE_LEASE, Why::Exhausted));
+        assert_eq!(gate.report_as(1, told(200), Entry::Free, true), Change::Extended);
+        assert_eq!(gate.enter(1), not_before(&gate, 201, PROBE_LEASE, Why::Exhausted));
+        assert_eq!(gate.enter(201), Ok(Entry::Probe(1)));
+    }
+
+    #[test]
+    fn after_a_guess_one_goes_first() {
+        let mut gate = Told::new();
+        gate.report(0, Report::Throttled(None));
+        assert_eq!(gate.gate.look(gate.at(1)), Look::Due);
+        assert_eq!(gate.enter(1), Ok(Entry::Probe(1)));
+        assert_eq!(gate.enter(2), Err(Hold::Probed { lease: gate.at(6), window: SECOND }));
+        // Another call's answer says nothing about the probe; the probe's own lets everybody pass.
+        assert_eq!(gate.report_as(2, Report::Unknown, Entry::Watched, false), Change::None);
+        assert_eq!(gate.report_as(2, Report::Passed, Entry::Watched, true), Change::None);
+        assert_eq!(gate.report_as(2, Report::Passed, Entry::Probe(1), false), Change::Opened);
+        assert_eq!(gate.gate.streak, 0);
+        assert_eq!(gate.enter(2), Ok(Entry::Free));
+    }
+
+    #[test]
+    fn throttlings_in_a_row_make_the_guess_grow_but_those_under_way_together_count_once() {
+        let mut gate = Told::new();
+        gate.report(0, Report::Throttled(None));
+        for _ in 0..10 {
+            assert_eq!(gate.report_as(0, Report::Throttled(None), Entry::Free, true), Change::None);
+        }
+        assert_eq!(gate.until(0), Some(gate.at(1)));
+        assert_eq!(gate.enter(1), Ok(Entry::Probe(1)));
+        assert_eq!(gate.report_as(1, Report::Throttled(None), Entry::Probe(1), false), Change::Closed);
+        assert_eq!(gate.until(1), Some(gate.at(3)));
+        // An answer that tells nothing opens the gate, but the count goes on.
+        assert_eq!(gate.enter(3), Ok(Entry::Probe(2)));
+        assert_eq!(gate.report_as(3, Report::Unknown, Entry::Probe(2), false), Change::Opened);
+        assert_eq!(gate.enter(3), Ok(Entry::Watched));
+        gate.report_as(3, Report::Throttled(None), Entry::Watched, false);
+        assert_eq!(gate.until(3), Some(gate.at(6)));
+        gate.gate.streak = u32::MAX;
+        gate.report_as(6, Report::Throttled(None), Entry::Watched, false);
+        assert_eq!(gate.gate.streak, u32::MAX);
+    }
+
+    #[test]
+    fn a_probe_that_is_given_up_or_takes_too_long_is_followed_by_another() {
+        let mut gate = Told::new();
+        gate.report(0, Report::Throttled(None));
+        assert_eq!(gate.enter(1), Ok(Entry::Probe(1)));
+        let now = gate.at(2);
+        assert_eq!(gate.gate.abandoned(1, true, now), Change::None, "from before the last closing");
+        assert_eq!(gate.gate.abandoned(1, false, now), Change::Due);
+        assert_eq!(gate.gate.abandoned(1, false, now), Change::None);
+        assert_eq!(gate.enter(2), Ok(Entry::Probe(2)));
+        assert_eq!(gate.gate.abandoned(1, false, now), Change::None, "no longer its role");
+        assert_eq!(gate.enter(6), Err(Hold::Probed { lease: gate.at(7), window: SECOND }));
+        assert_eq!(gate.enter(7), Ok(Entry::Probe(3)));
+        // Whichever of them is answered first.
+        assert_eq!(gate.report_as(7, Report::Passed, Entry::Probe(2), false), Change::Opened);
+    }
+
+    #[test]
+    fn what_nobody_asks_about_is_forgotten() {
+        for report in [told(10), Report::Throttled(None), Report::Exhausted(10 * SECOND)] {
+            let mut gate = Told::new();
+            gate.throttled_before(9);
+            gate.report(0, report);
+            assert!(!gate.gate.is_idle(gate.at(69)));
+            assert!(gate.gate.is_idle(gate.at(70)));
+            assert_eq!(gate.enter(70), Ok(Entry::Free));
+            gate.report(70, Report::Throttled(None));
+            assert_eq!(gate.until(70), Some(gate.at(71)), "the count begins anew");
+        }
+    }
+
+    #[test]
+    fn odd_delays_end_nothing() {
+        let mut gate = Told::new();
+        for odd in [Duration::ZERO, LONGEST_HINT + Duration::from_nanos(1), Duration::MAX] {
+            gate.gate = Gate::new();
+            gate.report(0, Report::Throttled(Some(odd)));
+            assert_eq!(gate.until(0), Some(gate.at(1)), "{odd:?}");
+        }
+        gate.gate = Gate::new();
+        gate.report(0, Report::Throttled(Some(LONGEST_HINT)));
+        assert_eq!(gate.until(0), Some(gate.at(86_400)));
+        gate.gate = Gate::new();
+        gate.report(0, Report::Exhausted(Duration::MAX));
+        assert!(gate.until(0) > Some(gate.at(86_400 * 365 * 29)));
+        // A clock that goes backwards only makes calls wait for longer.
+        let before = gate.now.checked_sub(SECOND).expect("the machine has been up for a second");
+        assert!(gate.gate.enter(before).is_err());
+        assert!(!gate.gate.is_idle(before));
+    }
+
+    #[test]
+    fn a_waiting_call_keeps_its_distance_and_its_limit() {
+        let now = Instant::now();
+        let at = |seconds: u64| now + Duration::from_secs(seconds);
+        let random = &mut Random::seeded(7);
+        let hold = |until, why| Look::Hold(Hold::NotBefore { until: at(until), window: SECOND, why });
+
+        let mut waiter = Waiter::new(now, 30 * SECOND, None);
+        let Step::Sleep(moment) = waiter.step(hold(10, Why::Told), now, random) else { panic!("held") };
+        assert!(moment >= at(10) && moment <= at(11));
+        // The gate opened before its turn came: it goes on to wait.
+        assert_eq!(waiter.step(Look::Open, at(10), random), Step::Sleep(moment));
+        assert_eq!(waiter.step(Look::Open, moment, random), Step::Proceed);
+
+        // For a guess there is no distance to keep, but to the probe there is.
+        assert_eq!(waiter.step(hold(20, Why::Guessed), at(11), random), Step::Sleep(at(20)));
+        assert_eq!(waiter.step(Look::Due, at(20), random), Step::Proceed);
+        let probed = Look::Hold(Hold::Probed { lease: at(25), window: SECOND });
+        assert_eq!(waiter.step(probed, at(20), random), Step::Sleep(at(25)));
+        let Step::Sleep(moment) = waiter.step(Look::Open, at(22), random) else { panic!("let go, but not at once") };
+        assert!(moment > at(22) && moment <= at(23));
+        assert_eq!(waiter.step(Look::Open, moment, random), Step::Proceed);
+
+        // The last moment it may go is 30 s.
+        assert_eq!(waiter.step(hold(30, Why::Told), at(29), random), Step::Sleep(at(30)));
+        let late = Look::Hold(Hold::Probed { lease: at(33), window: SECOND });
+        assert_eq!(waiter.step(late, at(29), random), Step::Sleep(at(30)));
+        assert_eq!(waiter.step(late, at(30), random), Step::Refuse(CoolingDown::new(at(30), at(33), false)));
+        let refused = Step::Refuse(CoolingDown::new(at(11), at(31), false));
+        assert_eq!(waiter.step(hold(31, Why::Told), at(11), random), refused);
+        let exhausted = Step::Refuse(CoolingDown::new(at(11), at(12), true));
+        assert_eq!(waiter.step(hold(12, Why::Exhausted), at(11), random), exhausted);
+    }
+
+    #[test]
+    fn the_earlier_of_patience_and_deadline_is_the_limit() {
+        let now = Instant::now();
+        let at = |ms: u64| now + Duration::from_millis(ms);
+        let latest = |max_wait, deadline: Option<u64>| Waiter::new(now, max_wait, deadline.map(at)).latest;
+        assert_eq!(latest(SECOND, None), at(1000));
+        assert_eq!(latest(SECOND, Some(5000)), at(1000));
+        assert_eq!(latest(SECOND, Some(500)), at(499), "at the deadline it is too late");
+        assert!(latest(Duration::MAX, None) > now + Duration::from_secs(86_400 * 365));
+    }
+
+    proptest! {
+        #[test]
+        fn no_release_is_before_the_moment_or_after_the_limit(
+            span in 1u64..100_000_000,
+            patience in 0u64..200_000_000,
+            seed in any::<u64>(),
+        ) {
+            let now = Instant::now();
+            let (span, patience) = (Duration::from_micros(span), Duration::from_micros(patience));
+            let mut gate = Gate::new();
+            gate.report(Report::Throttled(Some(span)), Entry::Free, false, now, |_| Duration::ZERO);
+            let mut waiter = Waiter::new(now, patience, None);
+            match waiter.step(gate.look(now), now, &mut Random::seeded(seed)) {
+                Step::Sleep(moment) => {
+                    prop_assert!(moment >= now + span && moment <= now + span + span / 10 && moment <= now + patience);
+                }
+                Step::Refuse(error) => prop_assert!(span > patience && error.retry_after() == span),
+                Step::Proceed => prop_assert!(false, "held"),
+            }
+        }
+    }
+}

@@ -33,7 +33,7 @@ const HALF: u32 = usize::BITS / 2;
 struct Word(AtomicUsize);
 
 /// What the word was when a call passed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Seen(usize);
 
 impl Word {
@@ -121,11 +121,12 @@ struct Inner {
     tickets: u64,
 }
 
-/// A call that passed, and what it saw.
-#[derive(Debug)]
+/// A call that passed, and what it saw; the default has not passed yet.
+#[derive(Debug, Default)]
 pub(super) struct Pass {
     seen: Seen,
-    watch: Option<Watch>,
+    // Boxed, as few calls are watched and all have room for this.
+    watch: Option<Box<Watch>>,
 }
 
 // A call that the gate watches. Dropped without a report, it gives back the role of going first.
@@ -263,7 +264,7 @@ impl Cell {
         if let Entry::Probe(_) = entry {
             self.link.note(Event::Probe);
         }
-        let watch = (entry != Entry::Free).then(|| Watch { cell: self.clone(), entry, seen });
+        let watch = (entry != Entry::Free).then(|| Box::new(Watch { cell: self.clone(), entry, seen }));
         Ok(Pass { seen, watch })
     }
 
@@ -376,5 +377,147 @@ impl<K: Eq + Hash> fmt::Debug for Store<K> {
             .field("waits", &count(Event::Wait))
             .field("refusals", &count(Event::Refusal))
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn store(keys: usize) -> Store<u32> {
+        Store::new(NonZeroUsize::new(keys).unwrap())
+    }
+
+    fn pass(store: &Store<u32>, key: u32, now: Instant) -> Option<Pass> {
+        store.quiet().or_else(|| store.enter(&key, now).ok())
+    }
+
+    fn report(store: &Store<u32>, key: u32, pass: Pass, report: Report, now: Instant) {
+        if pass.has_news(report) {
+            store.report(key, pass, report, now, |streak| SECOND * streak);
+        }
+    }
+
+    #[test]
+    fn calls_that_began_before_a_closing_are_told_from_later_ones_for_ever() {
+        let word = Word(AtomicUsize::new(usize::MAX << HALF));
+        let before = word.seen();
+        let closing = word.close();
+        assert!(before.is_before(closing), "also where the count wraps around");
+        assert!(!closing.is_before(closing) && !closing.is_before(before));
+        assert!(closing.is_quiet());
+        word.enter();
+        assert!(!word.seen().is_quiet() && !word.seen().is_before(closing));
+        word.leave();
+        assert!(word.seen().is_quiet());
+    }
+
+    #[test]
+    fn one_key_in_force_makes_others_look_but_holds_none_of_them() {
+        let (store, now) = (store(8), Instant::now());
+        report(&store, 1, pass(&store, 1, now).unwrap(), Report::Throttled(Some(SECOND)), now);
+        assert!(store.quiet().is_none());
+        assert!(store.enter(&1, now).is_err());
+        assert!(!store.enter(&2, now).unwrap().is_watched());
+        assert_eq!((store.until(&1, now), store.until(&2, now)), (Some(now + SECOND), None));
+        // Its first success makes the store quiet.
+        let one = store.enter(&1, now + SECOND).unwrap();
+        assert!(one.is_watched());
+        report(&store, 1, one, Report::Passed, now + SECOND);
+        assert!(store.quiet().is_some());
+    }
+
+    #[test]
+    fn a_key_that_is_gone_does_not_keep_others_looking() {
+        let (store, now) = (store(8), Instant::now());
+        report(&store, 1, pass(&store, 1, now).unwrap(), Report::Throttled(Some(SECOND)), now);
+        assert!(pass(&store, 2, now + 60 * SECOND).is_some() && store.quiet().is_none());
+        assert!(pass(&store, 2, now + 61 * SECOND).is_some() && store.quiet().is_some());
+        assert_eq!(store.gates.len(), 0);
+    }
+
+    #[test]
+    fn a_guess_that_panics_leaves_the_count_right() {
+        let (store, now) = (Arc::new(store(8)), Instant::now());
+        report(&store, 1, pass(&store, 1, now).unwrap(), Report::Throttled(Some(SECOND)), now);
+        let one = store.enter(&1, now + SECOND).unwrap();
+        let other = store.clone();
+        let panicked = std::thread::spawn(move || {
+            // Long forgotten, so the gate is opened before the panic.
+            other.report(1, one, Report::Throttled(None), now + 1000 * SECOND, |_| panic!("no guess"));
+        });
+        assert!(panicked.join().is_err());
+        assert!(pass(&store, 1, now + 1000 * SECOND).is_some());
+        assert!(store.quiet().is_some());
+    }
+
+    #[test]
+    fn everything_that_happens_is_counted() {
+        let (store, now) = (store(8), Instant::now());
+        report(&store, 1, pass(&store, 1, now).unwrap(), Report::Throttled(None), now);
+        let probe = pass(&store, 1, now + SECOND).unwrap();
+        store.waits();
+        store.refused();
+        report(&store, 1, probe, Report::Passed, now + SECOND);
+        let shown = format!("{store:?}");
+        assert!(shown.contains("closings: 1, openings: 1, probes: 1, waits: 1, refusals: 1"), "{shown}");
+    }
+
+    #[derive(Clone, Copy, Debug)]
+    enum Op {
+        Enter(u32),
+        Report(usize, Report),
+        Drop(usize),
+        Later(u64),
+    }
+
+    fn ops() -> impl Strategy<Value = Vec<Op>> {
+        let reports = prop_oneof![
+            Just(Report::Passed),
+            Just(Report::Unknown),
+            Just(Report::Throttled(None)),
+            Just(Report::Throttled(Some(3 * SECOND))),
+            Just(Report::Exhausted(5 * SECOND)),
+        ];
+        let op = prop_oneof![
+            4 => (0u32..6).prop_map(Op::Enter),
+            4 => (any::<usize>(), reports).prop_map(|(which, report)| Op::Report(which, report)),
+            1 => any::<usize>().prop_map(Op::Drop),
+            2 => (0u64..100).prop_map(Op::Later),
+        ];
+        prop::collection::vec(op, 1..200)
+    }
+
+    proptest! {
+        #[test]
+        fn the_word_counts_the_gates_in_force_and_is_quiet_in_the_end(ops in ops(), bound in 1usize..5) {
+            let store = store(bound);
+            let mut now = Instant::now();
+            let mut passes: Vec<(u32, Pass)> = Vec::new();
+            for op in ops {
+                match op {
+                    Op::Enter(key) => passes.extend(pass(&store, key, now).map(|pass| (key, pass))),
+                    Op::Report(which, what) if !passes.is_empty() => {
+                        let (key, pass) = passes.swap_remove(which % passes.len());
+                        report(&store, key, pass, what, now);
+                    }
+                    Op::Drop(which) if !passes.is_empty() => drop(passes.swap_remove(which % passes.len())),
+                    Op::Later(seconds) => now += SECOND * seconds as u32,
+                    _ => {}
+                }
+                let in_force = (0..6).filter_map(|key| store.gates.get(&key)).filter(|cell| cell.lock().gate.in_force());
+                let counted = store.link.word.seen().0 & ((1 << HALF) - 1);
+                prop_assert_eq!(in_force.count(), counted);
+                prop_assert!(store.gates.len() <= bound);
+            }
+            passes.clear();
+            now += 3600 * SECOND;
+            prop_assert!(store.quiet().or_else(|| store.enter(&99, now).ok()).is_some());
+            prop_assert!(store.quiet().is_some());
+        }
     }
 }
