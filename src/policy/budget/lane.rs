@@ -61,20 +61,20 @@ impl Lane {
         }
     }
 
-    /// Brings into the window what waits here; whether there was anything.
-    pub(super) fn collect(&self, window: &Window) -> bool {
+    /// Brings into the window what waits here, and says how many.
+    pub(super) fn collect(&self, window: &Window) -> u64 {
         let mut word = self.0.load(Acquire);
         loop {
             let Stamped { slot, count } = Stamped::unpack(word);
             if count <= BATCH {
-                return false;
+                return 0;
             }
             // The next success has a look at the clock and finds the lane as dense as before, or not.
             let next = Stamped { slot, count: BATCH - 1 };
             match self.0.compare_exchange_weak(word, next.pack(), AcqRel, Acquire) {
                 Ok(_) => {
                     window.earn(slot, count - BATCH);
-                    return true;
+                    return count - BATCH;
                 }
                 Err(other) => word = other,
             }
