@@ -19,6 +19,10 @@ impl Clock {
         Self { birth, slot: nanos.div_ceil(slots).max(1) }
     }
 
+    pub(super) fn birth(&self) -> Instant {
+        self.birth
+    }
+
     /// The slot of a moment; 0 if it is long before the birth, [`Stamped::MAX_SLOT`] if it is beyond counting.
     pub(super) fn slot(&self, now: Instant) -> u64 {
         match now.checked_duration_since(self.birth) {

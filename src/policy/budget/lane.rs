@@ -8,11 +8,7 @@
 //! straight into the window, and none grows old in a lane. When a withdrawal is about to be refused, it first
 //! [collects](Lane::collect) what lies in the lanes.
 
-#[cfg(all(test, loom))]
-use loom::sync::atomic::{AtomicU64, Ordering::*};
-#[cfg(not(all(test, loom)))]
-use std::sync::atomic::{AtomicU64, Ordering::*};
-
+use super::atomic::*;
 use super::window::{Stamped, Window};
 
 /// How many successes are brought at a time.
@@ -65,20 +61,20 @@ impl Lane {
         }
     }
 
-    /// Brings into the window what waits here; whether there was anything.
-    pub(super) fn collect(&self, window: &Window) -> bool {
+    /// Brings into the window what waits here, and says how many.
+    pub(super) fn collect(&self, window: &Window) -> u64 {
         let mut word = self.0.load(Acquire);
         loop {
             let Stamped { slot, count } = Stamped::unpack(word);
             if count <= BATCH {
-                return false;
+                return 0;
             }
             // The next success has a look at the clock and finds the lane as dense as before, or not.
             let next = Stamped { slot, count: BATCH - 1 };
             match self.0.compare_exchange_weak(word, next.pack(), AcqRel, Acquire) {
                 Ok(_) => {
                     window.earn(slot, count - BATCH);
-                    return true;
+                    return count - BATCH;
                 }
                 Err(other) => word = other,
             }

@@ -76,12 +76,14 @@
 //!   for up to one step more.
 //! * Where more than 16 successes a step come from one thread, they are brought into the window 16 at a time, credited to when the 16 before
 //!   them were. A withdrawal that would be refused first collects what the threads have gathered, so nothing is missing from the
-//!   decision; but after a dense thread falls silent, up to 15 of its next successes may count for as old as its last. There are at
+//!   decision; but after a dense thread falls silent, up to 16 of its next successes may count for as old as its last. There are at
 //!   most as many such threads as the machine has cores, rounded up to a power of two, or 16.
 //!
 //! Deposits and withdrawals take no lock, and a budget that slept for a month decides in the same fixed time.
 
+mod atomic;
 mod clock;
+mod keyed;
 mod lane;
 mod purse;
 mod settings;
@@ -92,7 +94,11 @@ use std::{
     fmt,
     sync::{
         Arc, OnceLock,
-        atomic::{AtomicUsize, Ordering::Relaxed},
+        atomic::{
+            AtomicUsize,
+            Ordering::{Acquire, Relaxed},
+            fence,
+        },
     },
     thread,
     time::Duration,
@@ -105,6 +111,7 @@ use lane::Lane;
 use settings::Settings;
 use window::Window;
 
+pub use keyed::KeyedBudget;
 pub(crate) use purse::Purse;
 pub use settings::InvalidBudget;
 
@@ -198,6 +205,19 @@ impl Budget {
         Self { locals: (0..lanes).map(local).collect() }
     }
 
+    // For calls that share nothing with ours, under a lock of their own: one lane will do.
+    fn sibling(&self) -> Self {
+        let Shared { settings, clock, .. } = self.shared();
+        Self::born(*settings, clock.birth(), 1)
+    }
+
+    // Whether nobody has a handle, and a new one would be the same.
+    fn is_forgettable(&self, now: Instant) -> bool {
+        // In this order: who still had a budget a moment ago may by now have its handles only.
+        let held = !is_sole(&self.locals) || !self.locals.iter().all(|local| is_sole(&local.0));
+        !held && self.shared().is_idle(now)
+    }
+
     /// Credits a success, whether or not its call could have been tried again.
     ///
     /// `now` is asked for once in sixteen times where traffic is dense, and may be `Instant::now` itself.
@@ -219,6 +239,7 @@ impl Budget {
 
     /// The handle for a call made on this thread.
     #[inline]
+    #[allow(dead_code, reason = "for the calls of a policy that has a budget")]
     pub(crate) fn local(&self) -> LocalBudget {
         self.here().clone()
     }
@@ -254,18 +275,27 @@ impl Shared {
     fn withdraw(&self, now: Instant) -> Option<u64> {
         let now = self.clock.slot(now);
         self.window.withdraw(now).or_else(|| {
-            // All of them, not only up to the first that has something.
-            let brought = self.lanes.iter().fold(false, |brought, lane| lane.collect(&self.window) || brought);
-            if brought { self.window.withdraw(now) } else { None }
+            let brought: u64 = self.lanes.iter().map(|lane| lane.collect(&self.window)).sum();
+            if brought > 0 { self.window.withdraw(now) } else { None }
         })
     }
 
     fn available(&self, now: Instant) -> u64 {
         let now = self.clock.slot(now);
+        self.window.available(now, self.waiting(now))
+    }
+
+    fn is_idle(&self, now: Instant) -> bool {
+        let now = self.clock.slot(now);
+        self.waiting(now) == 0 && self.window.is_idle(now)
+    }
+
+    // How many successes in the lanes would count now.
+    fn waiting(&self, now: u64) -> u64 {
         let waiting = self.lanes.iter().map(Lane::waiting);
-        // What is too old to count, or comes from a time that is not yet.
+        // Neither those that are too old nor those of a time that is not yet.
         let counts = waiting.filter(|waiting| (now.saturating_sub(SLOTS) + 1..=now).contains(&waiting.slot));
-        self.window.available(now, counts.map(|waiting| waiting.count).sum())
+        counts.map(|waiting| waiting.count).sum()
     }
 }
 
@@ -312,6 +342,13 @@ impl fmt::Debug for Withdrawal {
     }
 }
 
+// Whether this is the only handle; if so, with all that was done through others in sight.
+fn is_sole<T: ?Sized>(handle: &Arc<T>) -> bool {
+    let sole = Arc::strong_count(handle) == 1;
+    fence(Acquire);
+    sole
+}
+
 // As many as threads can run at once, so that most have one to themselves.
 fn most_lanes() -> usize {
     static LANES: OnceLock<usize> = OnceLock::new();
@@ -341,5 +378,7 @@ fn first_number(number: &Cell<usize>) -> usize {
     next
 }
 
-#[cfg(test)]
+#[cfg(all(test, loom))]
+mod interleavings;
+#[cfg(all(test, not(loom)))]
 mod tests;

@@ -1,6 +1,3 @@
-#[cfg(loom)]
-mod interleavings;
-#[cfg(not(loom))]
 mod threads;
 
 use std::cell::Cell;
@@ -259,7 +256,7 @@ impl Exact {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(if cfg!(loom) { 1 } else { 600 }))]
+    #![proptest_config(ProptestConfig::with_cases(600))]
 
     // The law: never above the rule by exact times, never further below it than is documented.
     #[test]

@@ -26,11 +26,7 @@
 //!
 //! A thread that stops at any point holds up nobody: others finish the mark, or advance the slot, themselves.
 
-#[cfg(all(test, loom))]
-use loom::sync::atomic::{AtomicU64, Ordering::*};
-#[cfg(not(all(test, loom)))]
-use std::sync::atomic::{AtomicU64, Ordering::*};
-
+use super::atomic::*;
 use super::settings::Settings;
 
 /// A slot's number and a count, in one word.
@@ -100,11 +96,7 @@ impl Window {
             let mut state = Stamped::unpack(word);
             let slot = state.slot.max(now);
             if slot >= Stamped::MAX_SLOT || !self.allows(state, slot) {
-                // A look that others interfered with is not worth a refusal.
-                if self.state.load(Acquire) == word {
-                    return None;
-                }
-                continue;
+                return None;
             }
             if state.slot < slot {
                 state.slot = slot;

@@ -1,0 +1,101 @@
+use std::{error::Error, fmt, io, sync::Arc, time::Duration};
+
+use tokio::time::Instant;
+
+use crate::policy::classify::Class;
+
+/// A call that was not made, because its quota is cooling down for longer than the call can wait; found in the boxed error of
+/// a [`Cooldown`](super::Cooldown).
+///
+/// ```
+/// use std::time::Duration;
+/// use tower::{BoxError, Service, ServiceBuilder, ServiceExt};
+/// use tower_tenacity::{classify::{self, Class}, cooldown::{CooldownLayer, CoolingDown}};
+///
+/// # #[tokio::main(flavor = "current_thread", start_paused = true)] async fn main() {
+/// let classify = classify::by(|_: &Result<(), BoxError>| Class::throttled(Some(Duration::from_secs(40))));
+/// let mut service = ServiceBuilder::new()
+///     .layer(CooldownLayer::new(classify).fail_fast())
+///     .service_fn(|_: &str| async { Err::<(), BoxError>("429".into()) });
+///
+/// assert_eq!(service.ready().await.unwrap().call("one").await.unwrap_err().to_string(), "429");
+/// let error = service.ready().await.unwrap().call("another").await.unwrap_err();
+/// let cooling = error.downcast_ref::<CoolingDown>().unwrap();
+/// assert_eq!(cooling.retry_after(), Duration::from_secs(40));
+/// assert!(!cooling.is_exhausted());
+/// # }
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CoolingDown {
+    until: Instant,
+    retry_after: Duration,
+    exhausted: bool,
+}
+
+impl CoolingDown {
+    pub(super) fn new(now: Instant, until: Instant, exhausted: bool) -> Self {
+        Self { until, retry_after: until.saturating_duration_since(now), exhausted }
+    }
+
+    /// The moment before which no call passes. Where no server named one this is our guess, and one call will go
+    /// first to see.
+    #[must_use]
+    pub const fn until(&self) -> Instant {
+        self.until
+    }
+
+    /// How long that was from the moment the call was refused.
+    #[must_use]
+    pub const fn retry_after(&self) -> Duration {
+        self.retry_after
+    }
+
+    /// Whether the quota is used up and will not be back soon, rather than called upon too often.
+    #[must_use]
+    pub const fn is_exhausted(&self) -> bool {
+        self.exhausted
+    }
+
+    /// What this means to layers further out: permanent if the quota is exhausted, else throttled for as long as is left.
+    #[must_use]
+    pub const fn class(&self) -> Class {
+        if self.exhausted { Class::Permanent } else { Class::Throttled { retry_after: Some(self.retry_after) } }
+    }
+}
+
+impl fmt::Display for CoolingDown {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let what = if self.exhausted { "the quota is exhausted" } else { "cooling down after a rate limit" };
+        write!(f, "{what}, no calls for another {:?}", self.retry_after)
+    }
+}
+
+impl Error for CoolingDown {}
+
+/// What a failure means in whose source chain there is a [`CoolingDown`]; `None` if there is none.
+///
+/// A classifier for a layer further out asks this first:
+///
+/// ```
+/// use tower::BoxError;
+/// use tower_tenacity::{RetryPolicy, classify, cooldown};
+///
+/// let refused = |outcome: &Result<u32, BoxError>| outcome.as_ref().err().and_then(|error| cooldown::class_of(&**error));
+/// let policy = RetryPolicy::new().classify(classify::by(refused).or(classify::errors()));
+/// # let _ = policy.boxed::<(), u32, BoxError>();
+/// ```
+#[must_use]
+pub fn class_of(error: &(dyn Error + 'static)) -> Option<Class> {
+    let mut error = error;
+    loop {
+        let shared = || error.downcast_ref::<Arc<CoolingDown>>().map(|error| &**error);
+        if let Some(found) = error.downcast_ref::<CoolingDown>().or_else(shared) {
+            return Some(found.class());
+        }
+        error = match error.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
+            // The source of an `io::Error` is that of the error inside it, which is thereby skipped.
+            Some(inner) => inner,
+            None => error.source()?,
+        };
+    }
+}

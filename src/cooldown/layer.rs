@@ -1,0 +1,169 @@
+use std::{fmt, hash::Hash, num::NonZeroUsize, sync::Arc, time::Duration};
+
+use tokio::time::Instant;
+use tower_layer::Layer;
+
+use super::{
+    Cooldown,
+    store::Store,
+    terms::{Everyone, NeverExhausted, NoDeadline, Per, Terms},
+};
+use crate::policy::{Nanos, wait::FlooredJitter};
+
+/// Wraps services in [`Cooldown`]; see the [module](crate::cooldown).
+///
+/// What callers share, the moment before which nobody calls, belongs to this value: all services made from it and from its
+/// clones wait for each other.
+#[derive(Clone)]
+#[must_use]
+pub struct CooldownLayer<C, W = FlooredJitter, P = Everyone, X = NeverExhausted, D = NoDeadline> {
+    terms: Terms<C, W, P, X, D>,
+}
+
+impl<C> CooldownLayer<C> {
+    /// Holds back all callers once `classify` takes an outcome for [throttled](crate::classify::Class::Throttled). Give
+    /// it the classifier that the retry layer has.
+    pub fn new(classify: C) -> Self {
+        Self { terms: Terms::new(classify) }
+    }
+}
+
+impl<C, W, P, X, D> CooldownLayer<C, W, P, X, D> {
+    /// How long to hold calls back where the server does not say. Any [wait](crate::policy::wait) will do; the attempt it
+    /// is told of is the number of throttlings in a row. Default:
+    /// [`floored_jitter`](crate::policy::wait::floored_jitter), 1 to 2 s at first and up to 20 s.
+    ///
+    /// Once the time is over one call goes first, and the others wait for what becomes of it.
+    pub fn backoff<W2>(self, backoff: W2) -> CooldownLayer<C, W2, P, X, D> {
+        CooldownLayer { terms: self.terms.backoff(backoff) }
+    }
+
+    /// Tells apart calls that do not share a quota: by model, host, tenant. The closure's argument has its type written.
+    /// Default: all calls share one.
+    ///
+    /// Only keys that are throttled are remembered, and at most 1024 of them at once ([`max_keys`](Self::max_keys)). The key
+    /// is made for every call, so it had better be cheap. What was shared before this setting is left to others.
+    ///
+    /// ```
+    /// use tower_tenacity::{classify, cooldown::CooldownLayer};
+    ///
+    /// struct Job { tenant: u32 }
+    ///
+    /// let throttled = classify::throttled_if(classify::on_response(|status: &u16| *status == 429));
+    /// let layer = CooldownLayer::new(throttled).per(|job: &Job| job.tenant);
+    /// assert_eq!(layer.cooling_until(&7), None);
+    /// ```
+    pub fn per<Req, K, F>(self, key: F) -> CooldownLayer<C, W, Per<F, K>, X, D>
+    where
+        F: Fn(&Req) -> K,
+        K: Eq + Hash,
+    {
+        CooldownLayer { terms: self.terms.per(key) }
+    }
+
+    /// Tells of a failure whether a quota is used up that will not be back soon, and for how long calls are to fail at
+    /// once. It is asked about outcomes that the classifier takes for a failure. The closure's argument has its type
+    /// written. Default: never.
+    ///
+    /// Such calls fail with [`CoolingDown`](super::CoolingDown), which is permanent to a retry layer further out. After
+    /// that time one call goes first to see.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use tower_tenacity::{classify, cooldown::CooldownLayer};
+    ///
+    /// # #[derive(Debug)]
+    /// enum ApiError { TooMany, UsedUp }
+    ///
+    /// let layer = CooldownLayer::new(classify::throttled_if(classify::on_error(|e: &ApiError| matches!(e, ApiError::TooMany))))
+    ///     .exhausted_if(|outcome: &Result<String, ApiError>| match outcome {
+    ///         Err(ApiError::UsedUp) => Some(Duration::from_secs(15 * 60)),
+    ///         _ => None,
+    ///     });
+    /// # let _ = layer;
+    /// ```
+    pub fn exhausted_if<X2>(self, exhausted: X2) -> CooldownLayer<C, W, P, X2, D> {
+        CooldownLayer { terms: self.terms.exhausted(exhausted) }
+    }
+
+    /// Tells by when a call has to be done, where the request knows. A call that would be held until then or longer
+    /// fails at once. The closure's argument has its type written. Default: no deadline.
+    ///
+    /// ```
+    /// use tokio::time::Instant;
+    /// use tower_tenacity::{classify, cooldown::CooldownLayer};
+    ///
+    /// struct Job { deadline: Option<Instant> }
+    ///
+    /// let layer = CooldownLayer::new(classify::errors()).deadline(|job: &Job| job.deadline);
+    /// # let _ = layer;
+    /// ```
+    pub fn deadline<D2>(self, deadline: D2) -> CooldownLayer<C, W, P, X, D2> {
+        CooldownLayer { terms: self.terms.deadline(deadline) }
+    }
+
+    /// How long a call may be held, from its start. One that would be held longer fails at once with
+    /// [`CoolingDown`](super::CoolingDown). Default: 300 s, as the longest delay that a
+    /// [retry policy](crate::RetryPolicy::max_server_delay) obeys.
+    pub fn max_wait(mut self, max: Duration) -> Self {
+        self.terms.max_wait = Nanos::new(max);
+        self
+    }
+
+    /// Refuses calls rather than holding them: a `max_wait` of zero.
+    pub fn fail_fast(self) -> Self {
+        self.max_wait(Duration::ZERO)
+    }
+}
+
+impl<C, W, X, D> CooldownLayer<C, W, Everyone, X, D> {
+    /// The moment before which no call passes, if there is one ahead.
+    #[must_use]
+    pub fn cooling_until(&self) -> Option<Instant> {
+        self.terms.scope.store.until(&(), Instant::now())
+    }
+}
+
+impl<C, W, F, K: Eq + Hash, X, D> CooldownLayer<C, W, Per<F, K>, X, D> {
+    /// The moment before which no call with this key passes, if there is one ahead.
+    #[must_use]
+    pub fn cooling_until(&self, key: &K) -> Option<Instant> {
+        self.terms.scope.store.until(key, Instant::now())
+    }
+
+    /// How many keys can be held back at once. Default: 1024.
+    ///
+    /// Calls with a key beyond that pass as they would without this layer. What is in force is never given up for a
+    /// newcomer: a stranger who makes up keys could otherwise end the cool-downs of everybody else. What was shared
+    /// before this setting is left to others.
+    pub fn max_keys(mut self, keys: NonZeroUsize) -> Self {
+        self.terms.scope.store = Arc::new(Store::new(keys));
+        self
+    }
+}
+
+impl<C, W, P, X, D, S> Layer<S> for CooldownLayer<C, W, P, X, D>
+where
+    C: Clone,
+    W: Clone,
+    P: Clone,
+    X: Clone,
+    D: Clone,
+{
+    type Service = Cooldown<S, C, W, P, X, D>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        Cooldown::with_terms(inner, self.terms.clone())
+    }
+}
+
+impl<C, W, P, X, D> fmt::Debug for CooldownLayer<C, W, P, X, D>
+where
+    C: fmt::Debug,
+    W: fmt::Debug,
+    P: fmt::Debug,
+{
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CooldownLayer").field("terms", &self.terms).finish()
+    }
+}

@@ -1,0 +1,239 @@
+use std::{fmt, hash::Hash, num::NonZeroUsize, sync::Arc, time::Duration};
+
+use tokio::time::Instant;
+
+use super::{gate::Report, store::Store};
+use crate::{
+    keyed,
+    policy::{
+        Attempt, Nanos, Random,
+        classify::{Class, Classify},
+        wait::{FlooredJitter, Wait, floored_jitter},
+    },
+};
+
+/// Which calls share a quota: [`Everyone`] or [`Per`] key. Sealed.
+pub trait Scope<Req>: sealed::Sealed {
+    /// What tells one quota from another.
+    type Key: Eq + Hash;
+    #[doc(hidden)]
+    fn key(&self, request: &Req) -> Self::Key;
+    #[doc(hidden)]
+    fn store(&self) -> &Store<Self::Key>;
+}
+
+mod sealed {
+    pub trait Sealed {}
+    impl Sealed for super::Everyone {}
+    impl<F, K> Sealed for super::Per<F, K> {}
+}
+
+/// All calls share one quota: the default.
+#[derive(Clone)]
+pub struct Everyone {
+    pub(super) store: Arc<Store<()>>,
+}
+
+impl<Req> Scope<Req> for Everyone {
+    type Key = ();
+
+    #[inline]
+    fn key(&self, _: &Req) {}
+
+    #[inline]
+    fn store(&self) -> &Store<()> {
+        &self.store
+    }
+}
+
+/// Calls with the same key share a quota; made by [`CooldownLayer::per`](super::CooldownLayer::per).
+pub struct Per<F, K> {
+    pub(super) key: F,
+    pub(super) store: Arc<Store<K>>,
+}
+
+impl<Req, F, K> Scope<Req> for Per<F, K>
+where
+    F: Fn(&Req) -> K,
+    K: Eq + Hash,
+{
+    type Key = K;
+
+    #[inline]
+    fn key(&self, request: &Req) -> K {
+        (self.key)(request)
+    }
+
+    #[inline]
+    fn store(&self) -> &Store<K> {
+        &self.store
+    }
+}
+
+impl<F: Clone, K> Clone for Per<F, K> {
+    fn clone(&self) -> Self {
+        Self { key: self.key.clone(), store: self.store.clone() }
+    }
+}
+
+impl fmt::Debug for Everyone {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Everyone").field(&self.store).finish()
+    }
+}
+
+impl<F, K: Eq + Hash> fmt::Debug for Per<F, K> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Per").field(&self.store).finish()
+    }
+}
+
+/// Tells of a failure whether a quota is used up that will not be back soon, and for how long to let it be: a closure
+/// `|outcome: &Result<Res, E>| -> Option<Duration>`, or a type.
+pub trait Exhausted<Res, E> {
+    /// For how long calls are to fail at once; `None` or zero if this is no such failure.
+    fn exhausted(&self, outcome: &Result<Res, E>) -> Option<Duration>;
+}
+
+impl<Res, E, F: Fn(&Result<Res, E>) -> Option<Duration>> Exhausted<Res, E> for F {
+    fn exhausted(&self, outcome: &Result<Res, E>) -> Option<Duration> {
+        self(outcome)
+    }
+}
+
+/// No quota is ever used up: the default.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct NeverExhausted;
+
+impl<Res, E> Exhausted<Res, E> for NeverExhausted {
+    fn exhausted(&self, _: &Result<Res, E>) -> Option<Duration> {
+        None
+    }
+}
+
+/// Tells by when a call has to be done: a closure `|request: &Req| -> Option<Instant>`, or a type.
+pub trait Deadline<Req> {
+    /// The moment at which an answer is of no use any more.
+    fn deadline(&self, request: &Req) -> Option<Instant>;
+}
+
+impl<Req, F: Fn(&Req) -> Option<Instant>> Deadline<Req> for F {
+    fn deadline(&self, request: &Req) -> Option<Instant> {
+        self(request)
+    }
+}
+
+/// Calls have no deadline of their own: the default.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct NoDeadline;
+
+impl<Req> Deadline<Req> for NoDeadline {
+    fn deadline(&self, _: &Req) -> Option<Instant> {
+        None
+    }
+}
+
+/// Everything a layer was told.
+#[derive(Clone)]
+pub(super) struct Terms<C, W, P, X, D> {
+    pub(super) classify: C,
+    pub(super) backoff: W,
+    pub(super) scope: P,
+    pub(super) exhausted: X,
+    pub(super) deadline: D,
+    pub(super) max_wait: Nanos,
+}
+
+impl<C> Terms<C, FlooredJitter, Everyone, NeverExhausted, NoDeadline> {
+    pub(super) fn new(classify: C) -> Self {
+        Self {
+            classify,
+            backoff: floored_jitter(),
+            scope: Everyone { store: Arc::new(Store::new(NonZeroUsize::MIN)) },
+            exhausted: NeverExhausted,
+            deadline: NoDeadline,
+            max_wait: Nanos::new(Duration::from_secs(300)),
+        }
+    }
+}
+
+impl<C, W, P, X, D> Terms<C, W, P, X, D> {
+    pub(super) fn backoff<W2>(self, backoff: W2) -> Terms<C, W2, P, X, D> {
+        let Self { classify, scope, exhausted, deadline, max_wait, .. } = self;
+        Terms { classify, backoff, scope, exhausted, deadline, max_wait }
+    }
+
+    pub(super) fn per<F, K: Eq + Hash>(self, key: F) -> Terms<C, W, Per<F, K>, X, D> {
+        let Self { classify, backoff, exhausted, deadline, max_wait, .. } = self;
+        let scope = Per { key, store: Arc::new(Store::new(keyed::DEFAULT_KEYS)) };
+        Terms { classify, backoff, scope, exhausted, deadline, max_wait }
+    }
+
+    pub(super) fn exhausted<X2>(self, exhausted: X2) -> Terms<C, W, P, X2, D> {
+        let Self { classify, backoff, scope, deadline, max_wait, .. } = self;
+        Terms { classify, backoff, scope, exhausted, deadline, max_wait }
+    }
+
+    pub(super) fn deadline<D2>(self, deadline: D2) -> Terms<C, W, P, X, D2> {
+        let Self { classify, backoff, scope, exhausted, max_wait, .. } = self;
+        Terms { classify, backoff, scope, exhausted, deadline, max_wait }
+    }
+
+    /// What `outcome` says about the quota; `None` for the success that most calls are.
+    #[inline]
+    pub(super) fn failure<Res, E>(&self, outcome: &Result<Res, E>) -> Option<Class>
+    where
+        C: Classify<Res, E>,
+    {
+        let class = self.classify.classify(outcome).unwrap_or(match outcome {
+            Ok(_) => Class::Success,
+            Err(_) => Class::Permanent,
+        });
+        (class != Class::Success).then_some(class)
+    }
+
+    /// How a failure of this class bears on the gate.
+    pub(super) fn report<Res, E>(&self, class: Class, outcome: &Result<Res, E>) -> Report
+    where
+        X: Exhausted<Res, E>,
+    {
+        match (self.exhausted.exhausted(outcome), class) {
+            (Some(span), _) if !span.is_zero() => Report::Exhausted(span),
+            (_, Class::Throttled { retry_after }) => Report::Throttled(retry_after),
+            // It was let in, and found wanting.
+            (_, Class::Success | Class::Permanent) => Report::Passed,
+            _ => Report::Unknown,
+        }
+    }
+
+    /// Our guess at the `streak`-th throttling in a row.
+    pub(super) fn guess<Res, E>(&self, streak: u32, outcome: &Result<Res, E>) -> Duration
+    where
+        W: Wait<Res, E>,
+    {
+        self.backoff.delay(&Attempt::new(streak), Class::throttled(None), outcome, &mut self.backoff.random())
+    }
+
+    pub(super) fn random<Res, E>(&self) -> Random
+    where
+        W: Wait<Res, E>,
+    {
+        self.backoff.random()
+    }
+}
+
+impl<C, W, P, X, D> fmt::Debug for Terms<C, W, P, X, D>
+where
+    C: fmt::Debug,
+    W: fmt::Debug,
+    P: fmt::Debug,
+{
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Terms")
+            .field("classify", &self.classify)
+            .field("backoff", &self.backoff)
+            .field("scope", &self.scope)
+            .field("max_wait", &self.max_wait.get())
+            .finish_non_exhaustive()
+    }
+}
