@@ -365,9 +365,10 @@ impl Waiter {
         Step::Sleep(moment)
     }
 
-    // A moment drawn from the window that begins at `from`, never later than this call can use.
+    // A moment drawn from the window that begins at `from`, as far as this call can use it.
     fn spread(&self, from: Instant, window: Duration, random: &mut Random) -> Instant {
-        after(from, random.between(Duration::ZERO, window)).min(self.latest)
+        let window = window.min(self.latest.saturating_duration_since(from));
+        after(from, random.between(Duration::ZERO, window))
     }
 }
 
