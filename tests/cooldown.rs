@@ -164,10 +164,7 @@ fn guessing() -> CooldownLayer<Classifier, wait::Fixed> {
     layer().backoff(wait::fixed(SECOND))
 }
 
-async fn call<S: Service<u32>>(service: &S, request: u32) -> Result<S::Response, S::Error>
-where
-    S: Clone,
-{
+async fn call<S: Service<u32> + Clone>(service: &S, request: u32) -> Result<S::Response, S::Error> {
     service.clone().oneshot(request).await
 }
 
@@ -873,6 +870,46 @@ fn a_call_that_passes_freely_allocates_nothing() {
     let measured = allocation_counter::measure(|| outcome = poll_once(std::pin::pin!(service.call(7))));
     assert!(matches!(outcome, Poll::Ready(Ok(7))));
     assert_eq!(measured.count_total, 0);
+    // A clone is made without allocating, uses what the original has at first, and something of its own when called again.
+    let mut counts = Vec::new();
+    let mut clone = None;
+    counts.push(allocation_counter::measure(|| clone = Some(service.clone())).count_total);
+    let mut clone = clone.unwrap();
+    for _ in 0..3 {
+        counts.push(allocation_counter::measure(|| drop(poll_once(std::pin::pin!(clone.call(7))))).count_total);
+    }
+    assert_eq!(counts, [0, 0, 1, 0]);
     // The inner future, the way back to the store, what the call saw, and no timer.
     assert!(size_of_val(&service.call(7)) <= size_of::<std::future::Ready<Result<u64, std::io::Error>>>() + 40);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn threads_that_call_and_give_up_at_random_leave_nothing_stuck() {
+    for seed in 0..8 {
+        let mut random = fastrand::Rng::with_seed(seed);
+        let replies = [Reply::TooMany(None), Reply::TooMany(Some(MS)), Reply::Broken, Reply::Wrong, Reply::Fine];
+        let script: Vec<_> = (0..400).map(|_| replies[random.usize(..replies.len())]).collect();
+        let server = Server::new(script);
+        let service = layer().backoff(wait::fixed(MS)).per(|request: &u32| request % 3).layer(server.clone());
+        let tasks: Vec<_> = (0..40u32)
+            .map(|task| {
+                let (mut service, patience) = (service.clone(), random.u64(..20));
+                tokio::spawn(async move {
+                    for call in 0..25 {
+                        let call = service.ready().await.unwrap().call(task * 25 + call);
+                        // Some go all the way, some are dropped while held, some while they go first.
+                        let _ = if task % 2 == 0 { timeout(MS * patience as u32, call).await } else { Ok(call.await) };
+                    }
+                })
+            })
+            .collect();
+        for task in tasks {
+            timeout(60 * SECOND, task).await.expect("stuck").unwrap();
+        }
+        server.0.lock().unwrap().script.clear();
+        for key in 0..3 {
+            timeout(60 * SECOND, call(&service, key)).await.expect("stuck").unwrap();
+            assert_eq!(service.cooling_until(&key), None);
+        }
+    }
 }

@@ -26,17 +26,22 @@ use crate::policy::Random;
 
 /// How long a probe goes alone. A refusal comes at once, so a probe that is still under way after this long has most
 /// likely been let in, and is only slow: models think for minutes.
-pub(super) const PROBE_LEASE: Duration = Duration::from_secs(5);
+const PROBE_LEASE: Duration = Duration::from_secs(5);
 
 /// How long past its moment a cool-down is remembered if nobody comes to see whether it is over. Quotas are
 /// counted per minute.
-pub(super) const FORGOTTEN_AFTER: Duration = Duration::from_secs(60);
+const FORGOTTEN_AFTER: Duration = Duration::from_secs(60);
 
 /// Longer delays are not believed, but taken for none: one absurd header must not close a quota for a year.
-pub(super) const LONGEST_HINT: Duration = Duration::from_secs(24 * 60 * 60);
+const LONGEST_HINT: Duration = Duration::from_secs(24 * 60 * 60);
 
 // A timer fires up to a millisecond late.
 const TIMER_GRAIN: Duration = Duration::from_millis(1);
+
+/// The delay a server asks for, if it is one to go by.
+pub(super) fn believed(hint: Option<Duration>) -> Option<Duration> {
+    hint.filter(|span| !span.is_zero() && *span <= LONGEST_HINT)
+}
 
 /// `delay` after `now`, or a moment nobody lives to see.
 pub(super) fn after(now: Instant, delay: Duration) -> Instant {
@@ -197,27 +202,32 @@ impl Gate {
         }
     }
 
+    /// How many throttlings in a row another one would make.
+    pub(super) fn next_streak(&self, now: Instant) -> u32 {
+        if self.is_idle(now) { 1 } else { self.streak.saturating_add(1) }
+    }
+
     /// A call ended. `stale` means that it began before the gate was last closed, `entry` is how it passed, and
-    /// `backoff` is asked for our guess at the n-th throttling in a row.
+    /// `guess` is how long to wait where the server does not say.
     pub(super) fn report(
         &mut self,
         report: Report,
         entry: Entry,
         stale: bool,
         now: Instant,
-        backoff: impl FnOnce(u32) -> Duration,
+        guess: Duration,
     ) -> Change {
         self.forget(now);
         match report {
             Report::Exhausted(span) => self.close(now, span, Why::Exhausted),
             Report::Throttled(hint) => {
                 if !stale {
-                    self.streak = self.streak.saturating_add(1);
+                    self.streak = self.next_streak(now);
                 }
-                match hint {
-                    Some(span) if !span.is_zero() && span <= LONGEST_HINT => self.close(now, span, Why::Told),
-                    _ if stale => Change::None,
-                    _ => self.close(now, backoff(self.streak), Why::Guessed),
+                match believed(hint) {
+                    Some(span) => self.close(now, span, Why::Told),
+                    None if stale => Change::None,
+                    None => self.close(now, guess, Why::Guessed),
                 }
             }
             _ if stale => Change::None,
@@ -365,9 +375,10 @@ impl Waiter {
         Step::Sleep(moment)
     }
 
-    // A moment drawn from the window that begins at `from`, never later than this call can use.
+    // A moment drawn from the window that begins at `from`, as far as this call can use it.
     fn spread(&self, from: Instant, window: Duration, random: &mut Random) -> Instant {
-        after(from, random.between(Duration::ZERO, window)).min(self.latest)
+        let window = window.min(self.latest.saturating_duration_since(from));
+        after(from, random.between(Duration::ZERO, window))
     }
 }
 
@@ -409,7 +420,8 @@ mod tests {
 
         fn report_as(&mut self, seconds: u64, report: Report, entry: Entry, stale: bool) -> Change {
             let now = self.at(seconds);
-            self.gate.report(report, entry, stale, now, |streak| SECOND * streak)
+            let guess = SECOND.saturating_mul(self.gate.next_streak(now));
+            self.gate.report(report, entry, stale, now, guess)
         }
 
         fn enter(&mut self, seconds: u64) -> Result<Entry, Hold> {
@@ -617,7 +629,7 @@ mod tests {
             let now = Instant::now();
             let (span, patience) = (Duration::from_micros(span), Duration::from_micros(patience));
             let mut gate = Gate::new();
-            gate.report(Report::Throttled(Some(span)), Entry::Free, false, now, |_| Duration::ZERO);
+            gate.report(Report::Throttled(Some(span)), Entry::Free, false, now, Duration::ZERO);
             let mut waiter = Waiter::new(now, patience, None);
             match waiter.step(gate.look(now), now, &mut Random::seeded(seed)) {
                 Step::Sleep(moment) => {

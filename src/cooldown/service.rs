@@ -21,13 +21,24 @@ type BoxError = Box<dyn Error + Send + Sync>;
 /// Holds calls back while their quota cools down; see the [module](crate::cooldown).
 pub struct Cooldown<S, C, W, P, X, D> {
     inner: S,
-    // Of this clone alone: a count that many threads write to would cost more than all the rest. What is shared is behind it.
+    // Counted up and down by each call, so no two threads should have the same one: that would cost more than all the rest.
+    // What is shared lies behind it.
     terms: Arc<Terms<C, W, P, X, D>>,
+    home: Home,
+}
+
+// Whose terms a service uses. A clone may never be called, as the one that a retry layer keeps for later, or called just once, so
+// it gets terms of its own only when it is called again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Home {
+    Guest,
+    Called,
+    Own,
 }
 
 impl<S, C, W, P, X, D> Cooldown<S, C, W, P, X, D> {
     pub(super) fn with_terms(inner: S, terms: Terms<C, W, P, X, D>) -> Self {
-        Self { inner, terms: Arc::new(terms) }
+        Self { inner, terms: Arc::new(terms), home: Home::Own }
     }
 
     /// The service inside.
@@ -65,14 +76,9 @@ impl<S, C, W, F, K: Eq + Hash, X, D> Cooldown<S, C, W, Per<F, K>, X, D> {
 impl<S, C, W, P, X, D> Clone for Cooldown<S, C, W, P, X, D>
 where
     S: Clone,
-    C: Clone,
-    W: Clone,
-    P: Clone,
-    X: Clone,
-    D: Clone,
 {
     fn clone(&self) -> Self {
-        Self::with_terms(self.inner.clone(), Terms::clone(&self.terms))
+        Self { inner: self.inner.clone(), terms: self.terms.clone(), home: Home::Guest }
     }
 }
 
@@ -91,11 +97,11 @@ where
 impl<S, C, W, P, X, D, Req> Service<Req> for Cooldown<S, C, W, P, X, D>
 where
     S: Service<Req, Error: Into<BoxError>> + Clone,
-    C: Classify<S::Response, S::Error>,
-    W: Wait<S::Response, S::Error>,
-    P: Scope<Req>,
-    X: Exhausted<S::Response, S::Error>,
-    D: Deadline<Req>,
+    C: Classify<S::Response, S::Error> + Clone,
+    W: Wait<S::Response, S::Error> + Clone,
+    P: Scope<Req> + Clone,
+    X: Exhausted<S::Response, S::Error> + Clone,
+    D: Deadline<Req> + Clone,
 {
     type Response = S::Response;
     type Error = BoxError;
@@ -108,11 +114,27 @@ where
 
     #[inline]
     fn call(&mut self, request: Req) -> Self::Future {
+        if self.home != Home::Own {
+            self.settle();
+        }
         let key = self.terms.scope.key(&request);
         match self.terms.scope.store().quiet() {
             Some(pass) => ResponseFuture::calling(self.inner.call(request), self.terms.clone(), key, pass),
             None => self.look_first(request, key),
         }
+    }
+}
+
+impl<S, C: Clone, W: Clone, P: Clone, X: Clone, D: Clone> Cooldown<S, C, W, P, X, D> {
+    #[cold]
+    fn settle(&mut self) {
+        self.home = match self.home {
+            Home::Guest => Home::Called,
+            Home::Called | Home::Own => {
+                self.terms = Arc::new(Terms::clone(&self.terms));
+                Home::Own
+            }
+        };
     }
 }
 

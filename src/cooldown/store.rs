@@ -22,7 +22,7 @@ use std::{
 
 use tokio::time::Instant;
 
-use super::gate::{Change, Entry, Gate, Hold, Look, Report};
+use super::gate::{Change, Entry, Gate, Hold, Look, Report, believed};
 use crate::keyed::Keyed;
 
 const HALF: u32 = usize::BITS / 2;
@@ -113,7 +113,7 @@ pub(super) struct Cell {
 #[derive(Debug)]
 struct Inner {
     gate: Gate,
-    // Whether the word counts this gate. It is put right after every change, so that a panic in between costs nothing.
+    // Whether the word counts this gate.
     counted: bool,
     // What the word was when the gate was last closed.
     closed: Option<Seen>,
@@ -178,7 +178,7 @@ impl<K: Eq + Hash> Store<K> {
         Ok(pass)
     }
 
-    /// A call ended.
+    /// A call ended. `backoff` is asked for our guess at the n-th throttling in a row, under no lock, if there is need of one.
     pub(super) fn report(
         &self,
         key: K,
@@ -195,9 +195,15 @@ impl<K: Eq + Hash> Store<K> {
                 (self.gates.get_or_insert_with(key, |cell| cell.is_idle(now), make), Entry::Free)
             }
         };
+        let streak = match report {
+            Report::Throttled(hint) if believed(hint).is_none() => cell.lock().next_streak(pass.seen, now),
+            _ => None,
+        };
+        let guess = streak.map_or(Duration::ZERO, backoff);
         cell.change(|inner| {
+            // Who is stale by now was not told the streak, or needs no guess any more.
             let stale = inner.is_stale(pass.seen);
-            inner.gate.report(report, entry, stale, now, backoff)
+            inner.gate.report(report, entry, stale, now, guess)
         });
         // The role is given back only now, when it has no effect any more.
         drop(watch);
@@ -244,7 +250,7 @@ impl Cell {
         Self { link, inner: Mutex::new(inner) }
     }
 
-    // Whatever panicked under the lock was asked before anything was changed.
+    // No code of others runs under this lock: nothing panics, and nothing comes back here.
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -270,35 +276,40 @@ impl Cell {
 
     /// A look at the gate by a call that waits. If it is held, its task is woken when something changes.
     pub(super) fn look(&self, now: Instant, ticket: &mut Option<u64>, waker: &Waker) -> Look {
+        let waker = waker.clone();
         let mut inner = self.lock();
         let look = inner.gate.look(now);
-        if !matches!(look, Look::Hold(_)) {
-            let waker = ticket.take().and_then(|ticket| inner.waiting.remove(&ticket));
-            drop(inner);
-            drop(waker);
-        } else {
+        let replaced = if matches!(look, Look::Hold(_)) {
             let ticket = *ticket.get_or_insert_with(|| {
                 inner.tickets += 1;
                 inner.tickets
             });
-            inner.waiting.insert(ticket, waker.clone());
-        }
+            inner.waiting.insert(ticket, waker)
+        } else {
+            ticket.take().and_then(|ticket| inner.waiting.remove(&ticket))
+        };
+        drop(inner);
+        // A waker may be the last trace of a task, and so may run any code when it is dropped: not under the lock.
+        drop(replaced);
         look
     }
 
     /// Whether nothing has changed since the look that gave this ticket.
     pub(super) fn is_waiting(&self, ticket: u64, waker: &Waker) -> bool {
-        match self.lock().waiting.get_mut(&ticket) {
-            Some(known) => {
-                known.clone_from(waker);
-                true
-            }
-            None => false,
+        match self.lock().waiting.get(&ticket) {
+            Some(known) if known.will_wake(waker) => return true,
+            Some(_) => {}
+            None => return false,
         }
+        let mut other = waker.clone();
+        // Woken in between, it looks again.
+        let waiting = self.lock().waiting.get_mut(&ticket).map(|known| std::mem::swap(known, &mut other)).is_some();
+        drop(other);
+        waiting
     }
 
+    /// A call that waited is gone.
     pub(super) fn forget(&self, ticket: u64) {
-        // A waker runs code of others when it is dropped: not under the lock.
         let waker = self.lock().waiting.remove(&ticket);
         drop(waker);
     }
@@ -344,6 +355,10 @@ impl Cell {
 }
 
 impl Inner {
+    fn next_streak(&self, seen: Seen, now: Instant) -> Option<u32> {
+        (!self.is_stale(seen)).then(|| self.gate.next_streak(now))
+    }
+
     fn is_stale(&self, seen: Seen) -> bool {
         self.closed.is_some_and(|closed| seen.is_before(closed))
     }
@@ -447,7 +462,6 @@ mod tests {
         let one = store.enter(&1, now + SECOND).unwrap();
         let other = store.clone();
         let panicked = std::thread::spawn(move || {
-            // Long forgotten, so the gate is opened before the panic.
             other.report(1, one, Report::Throttled(None), now + 1000 * SECOND, |_| panic!("no guess"));
         });
         assert!(panicked.join().is_err());

@@ -179,7 +179,8 @@ impl<C, W, P, X, D> Terms<C, W, P, X, D> {
         Terms { classify, backoff, scope, exhausted, deadline, max_wait }
     }
 
-    /// What `outcome` says about the quota; `None` for the success that most calls are.
+    /// The class of `outcome` if it is a failure; `None` for the success that most calls are. A failure that nobody has an
+    /// opinion on is a transient one here, as it tells nothing about the quota.
     #[inline]
     pub(super) fn failure<Res, E>(&self, outcome: &Result<Res, E>) -> Option<Class>
     where
@@ -187,7 +188,7 @@ impl<C, W, P, X, D> Terms<C, W, P, X, D> {
     {
         let class = self.classify.classify(outcome).unwrap_or(match outcome {
             Ok(_) => Class::Success,
-            Err(_) => Class::Permanent,
+            Err(_) => Class::transient(),
         });
         (class != Class::Success).then_some(class)
     }

@@ -3,7 +3,10 @@
 use std::error::Error as StdError;
 
 use super::{BoxError, Error, ErrorKind};
-use crate::classify::{Class, Classify};
+use crate::{
+    classify::{Class, Classify},
+    cooldown,
+};
 
 /// Tells what the outcome of a call to Gemini means: see [`classify`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -22,8 +25,9 @@ pub struct Classifier {
 /// | anything else that failed | permanent |
 /// | any response | success; whether there is an answer in it is [another question](super::NoAnswer) |
 ///
-/// It reads [`Error`](super::Error), and finds it in the source chain of a boxed error; of a chain without one it has no
-/// opinion.
+/// It reads [`Error`](super::Error), and finds it in the source chain of a boxed error; so it does
+/// [`CoolingDown`](crate::cooldown::CoolingDown), which means what [it says](crate::cooldown::CoolingDown::class). Of a chain with
+/// neither it has no opinion.
 ///
 /// ```
 /// use tower_tenacity::classify::{Class, Classify};
@@ -79,6 +83,9 @@ impl<Res> Classify<Res, BoxError> for Classifier {
             Ok(_) => return Some(Class::Success),
             Err(error) => &**error,
         };
+        if let Some(class) = cooldown::class_of(error) {
+            return Some(class);
+        }
         loop {
             if let Some(error) = error.downcast_ref() {
                 return Some(self.class_of(error));

@@ -20,6 +20,7 @@
 
 mod classify;
 mod client;
+mod cooldown;
 mod error;
 mod policy;
 mod transport;
@@ -27,6 +28,7 @@ mod types;
 
 pub use classify::{Classifier, classify};
 pub use client::{Gemini, ResponseFuture};
+pub use cooldown::{CooldownPerModel, QuotaExhausted, cooldown, quota_exhausted};
 pub use error::{Detail, Error, ErrorKind, FieldViolation, HelpLink, QuotaViolation, RpcStatus};
 pub use policy::{Policy, policy};
 pub use transport::{HttpClient, HttpClientBuilder, HttpFuture, RequestBody, ResponseBody, TransportError};

@@ -159,6 +159,11 @@ impl GenerateContent {
         &self.model
     }
 
+    /// The same, shared rather than copied.
+    pub(in crate::gemini) fn shared_model(&self) -> Arc<str> {
+        self.model.clone()
+    }
+
     /// Asks another model, for instance after the first was overloaded. The body stays as it is.
     pub fn set_model(&mut self, model: impl Into<Arc<str>>) {
         self.model = model.into();
