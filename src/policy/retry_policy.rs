@@ -306,8 +306,9 @@ impl<S, W, C, H, K> RetryPolicy<S, W, C, H, K> {
     {
         let attempt = &attempt;
         let retry_after = match class {
-            Class::Transient { retry_after } | Class::Throttled { retry_after } => retry_after,
-            Class::Unsent => None,
+            Class::Transient { retry_after } | Class::Unsent { retry_after } | Class::Throttled { retry_after } => {
+                retry_after
+            }
             Class::Success | Class::Permanent => {
                 self.hooks.gave_up(attempt, outcome, StopReason::Permanent);
                 return Decision::GiveUp(StopReason::Permanent);

@@ -50,8 +50,11 @@ pub enum Class {
         retry_after: Option<Duration>,
     },
     /// A transient failure of a request that provably never reached the server: a refused connection, a stream the
-    /// server says it did not process. It may be sent again even if it must not be carried out twice.
-    Unsent,
+    /// server says it did not process, a circuit that is open. It may be sent again even if it must not be carried out twice.
+    Unsent {
+        /// How long to leave the server alone, if that is known.
+        retry_after: Option<Duration>,
+    },
     /// A refusal because the caller sends too much: a rate limit, a quota that will be back soon.
     Throttled {
         /// How long the server asked to be left alone, if it said so.
@@ -80,18 +83,26 @@ impl Class {
         Self::Transient { retry_after: None }
     }
 
+    /// A failure of a request that was never sent, without a hint.
+    #[must_use]
+    pub const fn unsent() -> Self {
+        Self::Unsent { retry_after: None }
+    }
+
     /// A throttled call, with the delay the server asked for, if it did.
     #[must_use]
     pub const fn throttled(retry_after: Option<Duration>) -> Self {
         Self::Throttled { retry_after }
     }
 
-    /// How long the server asked to be left alone, if it said so.
+    /// How long the server asked to be left alone, or is to be left alone, if that is known.
     #[must_use]
     pub const fn retry_after(&self) -> Option<Duration> {
         match self {
-            Self::Transient { retry_after } | Self::Throttled { retry_after } => *retry_after,
-            Self::Success | Self::Unsent | Self::Permanent => None,
+            Self::Transient { retry_after } | Self::Unsent { retry_after } | Self::Throttled { retry_after } => {
+                *retry_after
+            }
+            Self::Success | Self::Permanent => None,
         }
     }
 
@@ -104,6 +115,6 @@ impl Class {
     /// Whether another attempt may help: transient, never sent or throttled.
     #[must_use]
     pub const fn is_retryable(&self) -> bool {
-        matches!(self, Self::Transient { .. } | Self::Unsent | Self::Throttled { .. })
+        matches!(self, Self::Transient { .. } | Self::Unsent { .. } | Self::Throttled { .. })
     }
 }
