@@ -45,6 +45,7 @@ pub mod cooldown;
 pub mod extract;
 #[cfg(feature = "gemini")]
 pub mod gemini;
+#[allow(dead_code, reason = "for cool-down, breaker and budget")]
 mod keyed;
 pub mod policy;
 pub mod retry;
