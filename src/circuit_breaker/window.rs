@@ -1,0 +1,210 @@
+//! How many of the latest calls failed: of the last N, or of those of the last T seconds.
+//!
+//! A window is told the time and costs the same however long nothing happened. Successes come in batches, of which only
+//! the moments of the batch before and of this one are known. A window of time takes them to have come evenly in between.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// How finely a window of time forgets: the oldest tenth at a time.
+const SLOTS: usize = 10;
+
+/// Which calls are looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Span {
+    /// The last so many; never zero.
+    Calls(u32),
+    /// Those of so long; never zero.
+    Time(Duration),
+}
+
+/// What is known about the calls in a window.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Counts {
+    pub(super) calls: u64,
+    pub(super) failed: u64,
+    pub(super) slow: u64,
+}
+
+/// A single call.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Mark {
+    pub(super) failed: bool,
+    pub(super) slow: bool,
+}
+
+impl Counts {
+    fn add(&mut self, mark: Mark) {
+        self.calls += 1;
+        self.failed += u64::from(mark.failed);
+        self.slow += u64::from(mark.slow);
+    }
+
+    fn subtract(&mut self, other: Self) {
+        self.calls -= other.calls;
+        self.failed -= other.failed;
+        self.slow -= other.slow;
+    }
+}
+
+/// The latest calls; see [`Span`] for which.
+#[derive(Debug)]
+pub(super) enum Window {
+    Calls(CallWindow),
+    Time(TimeWindow),
+}
+
+impl Window {
+    pub(super) fn new(span: Span) -> Self {
+        match span {
+            Span::Calls(length) => Self::Calls(CallWindow::new(length)),
+            Span::Time(length) => Self::Time(TimeWindow::new(length)),
+        }
+    }
+
+    /// A call that just ended.
+    pub(super) fn push(&mut self, mark: Mark, now: Instant) {
+        match self {
+            Self::Calls(window) => window.push(mark),
+            Self::Time(window) => window.push(mark, now),
+        }
+    }
+
+    /// Calls that ended well since the window was last told the time.
+    pub(super) fn successes(&mut self, number: u64, now: Instant) {
+        match self {
+            Self::Calls(window) => window.successes(number),
+            Self::Time(window) => window.successes(number, now),
+        }
+    }
+
+    pub(super) fn counts(&self) -> Counts {
+        match self {
+            Self::Calls(window) => window.counts,
+            Self::Time(window) => window.counts,
+        }
+    }
+
+    /// Forgets all calls.
+    pub(super) fn clear(&mut self) {
+        match self {
+            Self::Calls(window) => {
+                window.ring.clear();
+                window.oldest = 0;
+                window.counts = Counts::default();
+            }
+            Self::Time(window) => {
+                window.slots = Default::default();
+                window.counts = Counts::default();
+            }
+        }
+    }
+}
+
+/// The last N calls: a ring of a byte each, as long as there were calls and never longer than N.
+#[derive(Debug)]
+pub(super) struct CallWindow {
+    length: u32,
+    ring: Vec<u8>,
+    oldest: usize,
+    counts: Counts,
+}
+
+fn pack(mark: Mark) -> u8 {
+    u8::from(mark.failed) | u8::from(mark.slow) << 1
+}
+
+fn unpack(mark: u8) -> Counts {
+    Counts { calls: 1, failed: u64::from(mark & 1), slow: u64::from(mark >> 1) }
+}
+
+impl CallWindow {
+    const fn new(length: u32) -> Self {
+        Self { length, ring: Vec::new(), oldest: 0, counts: Counts { calls: 0, failed: 0, slow: 0 } }
+    }
+
+    fn push(&mut self, mark: Mark) {
+        if self.ring.len() < self.length as usize {
+            self.ring.push(pack(mark));
+        } else if let Some(oldest) = self.ring.get_mut(self.oldest) {
+            self.counts.subtract(unpack(std::mem::replace(oldest, pack(mark))));
+            self.oldest = (self.oldest + 1) % self.length as usize;
+        }
+        self.counts.add(mark);
+    }
+
+    fn successes(&mut self, number: u64) {
+        if self.ring.len() == self.length as usize && self.counts.failed == 0 && self.counts.slow == 0 {
+            // One success takes the place of another.
+            return;
+        }
+        for _ in 0..number.min(u64::from(self.length)) {
+            self.push(Mark::default());
+        }
+    }
+}
+
+/// The calls of the last T: ten slots of a tenth each, the newest of which is still being filled. What is in the window
+/// is therefore no older than T, and nothing that is younger than nine tenths of T is missing.
+#[derive(Debug)]
+pub(super) struct TimeWindow {
+    width: u128,
+    /// When slot 0 began: the first time that was told.
+    start: Option<Instant>,
+    /// The slot of the latest time that was told. It never goes back, whatever the clock does.
+    current: u64,
+    slots: [Counts; SLOTS],
+    counts: Counts,
+}
+
+impl TimeWindow {
+    fn new(length: Duration) -> Self {
+        let width = (length.as_nanos() / SLOTS as u128).max(1);
+        Self { width, start: None, current: 0, slots: Default::default(), counts: Counts::default() }
+    }
+
+    fn push(&mut self, mark: Mark, now: Instant) {
+        self.advance(now);
+        self.add(self.current, mark);
+    }
+
+    fn successes(&mut self, number: u64, now: Instant) {
+        let from = self.current;
+        self.advance(now);
+        if from == self.current {
+            self.slots[(from % SLOTS as u64) as usize].calls += number;
+            self.counts.calls += number;
+            return;
+        }
+        // The slot of number `i` (counted from zero) of so many that came evenly.
+        let between = u128::from(self.current - from) + 1;
+        let slot = |i: u64| {
+            let passed = (2 * u128::from(i) + 1) * between / (2 * u128::from(number));
+            from + u64::try_from(passed).unwrap_or(u64::MAX)
+        };
+        for i in 0..number {
+            self.add(slot(i), Mark::default());
+        }
+    }
+
+    fn add(&mut self, slot: u64, mark: Mark) {
+        if self.current.saturating_sub(slot) < SLOTS as u64 {
+            self.slots[(slot % SLOTS as u64) as usize].add(mark);
+            self.counts.add(mark);
+        }
+    }
+
+    // Forgets the slots that are too old now: all of them at most, however long it has been.
+    fn advance(&mut self, now: Instant) {
+        let start = *self.start.get_or_insert(now);
+        let slot = now.saturating_duration_since(start).as_nanos() / self.width;
+        let slot = u64::try_from(slot).unwrap_or(u64::MAX);
+        for _ in 0..slot.saturating_sub(self.current).min(SLOTS as u64) {
+            self.current += 1;
+            let oldest = &mut self.slots[(self.current % SLOTS as u64) as usize];
+            self.counts.subtract(std::mem::take(oldest));
+        }
+        self.current = self.current.max(slot);
+    }
+}
