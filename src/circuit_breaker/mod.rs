@@ -12,7 +12,7 @@ mod shared;
 mod state;
 mod window;
 
-pub use circuits::{Circuits, Single};
+pub use circuits::{Circuits, Everyone, Per};
 pub use classify::{Classifier, classify};
 pub use error::CircuitOpen;
 pub use future::ResponseFuture;

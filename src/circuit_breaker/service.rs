@@ -8,14 +8,14 @@ use tower_service::Service;
 
 use super::{
     BreakerPolicy, CircuitBreakerLayer, Handle, ResponseFuture,
-    circuits::{Circuits, Single},
+    circuits::{Circuits, Everyone},
 };
 use crate::policy::classify::{Classify, Errors};
 
 type BoxError = Box<dyn Error + Send + Sync>;
 
 /// Refuses calls while its circuit is open; see the [module](crate::circuit_breaker).
-pub struct CircuitBreaker<S, C = Errors, K = Single> {
+pub struct CircuitBreaker<S, C = Errors, K = Everyone> {
     inner: S,
     classify: C,
     circuits: K,

@@ -4,7 +4,7 @@
 //!
 //! * Whether calls flow is told by one word, the [`Era`]. It is written at a transition only, under the lock.
 //! * Successes are counted in lanes, of which each thread has one of its own as far as there are cores. Each failure, each
-//!   look at the state and each 16th success of a lane moves them all into the window, under the lock and *before*
+//!   look at the state and each 64th success of a lane moves them all into the window, under the lock and *before*
 //!   anything is decided. **So nothing is ever decided without all successes that came before it.** What the delay
 //!   costs is the moment of a success: in a window of time, those found together are taken to have
 //!   come evenly since the last time somebody looked.
@@ -33,7 +33,7 @@ use super::{
 use crate::policy::{Random, classify::Class};
 
 /// How many successes wait in a lane for the window.
-const BATCH: u32 = 16;
+const BATCH: u32 = 64;
 
 /// More would only be more to look through.
 const MOST_LANES: usize = 64;
@@ -48,15 +48,16 @@ pub(super) struct Shared {
     slow_after: Option<Duration>,
     /// What the start of a timed call is counted from.
     made: Instant,
-    successes: Box<[Padded]>,
-    circuit: Mutex<Circuit>,
+    successes: Box<[Padded<AtomicU32>]>,
+    // Apart from what is only read.
+    circuit: Padded<Mutex<Circuit>>,
     listeners: Mutex<Vec<Listener>>,
 }
 
-// A cache line (or two, on the machines that fetch pairs) for each counter.
+// A cache line of its own (or two, on the machines that fetch pairs).
 #[derive(Default)]
 #[repr(align(128))]
-struct Padded(AtomicU32);
+struct Padded<T>(T);
 
 /// A circuit as one thread sees it.
 #[repr(align(128))]
@@ -153,7 +154,7 @@ impl Shared {
             slow_after: policy.slow.map(|slow| slow.after),
             made: Instant::now(),
             successes: (0..lanes).map(|_| Padded::default()).collect(),
-            circuit: Mutex::new(circuit),
+            circuit: Padded(Mutex::new(circuit)),
             listeners: Mutex::default(),
         }
     }
@@ -188,7 +189,7 @@ impl Shared {
     /// Takes a step: the one place where a circuit changes.
     fn transact<T>(&self, step: impl FnOnce(&mut Circuit, Instant, &mut Random) -> T) -> T {
         // Plain numbers, in order at every moment at which something could panic.
-        let mut circuit = self.circuit.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut circuit = self.circuit.0.lock().unwrap_or_else(PoisonError::into_inner);
         // Read under the lock, so that one step is never earlier than the last.
         let now = self.gather(&mut circuit);
         let before = circuit.state();
@@ -205,7 +206,7 @@ impl Shared {
     // Moves the successes into the window, if nobody else is just about to.
     #[cold]
     fn settle(&self) {
-        let mut circuit = match self.circuit.try_lock() {
+        let mut circuit = match self.circuit.0.try_lock() {
             Ok(circuit) => circuit,
             Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
             Err(TryLockError::WouldBlock) => return,
@@ -214,7 +215,7 @@ impl Shared {
     }
 
     fn gather(&self, circuit: &mut MutexGuard<'_, Circuit>) -> Instant {
-        let counted = |lane: &Padded| match lane.0.load(Ordering::Relaxed) {
+        let counted = |lane: &Padded<AtomicU32>| match lane.0.load(Ordering::Relaxed) {
             0 => 0,
             _ => u64::from(lane.0.swap(0, Ordering::Relaxed)),
         };
@@ -305,13 +306,23 @@ impl Permit {
 }
 
 impl Drop for Permit {
+    #[inline]
     fn drop(&mut self) {
-        let Some(lane) = self.lane.take() else { return };
+        if let Some(lane) = self.lane.take() {
+            self.abandon(&lane);
+        }
+    }
+}
+
+impl Permit {
+    #[cold]
+    #[inline(never)]
+    fn abandon(&self, lane: &Lane) {
         if self.started != 0 && lane.shared.is_slow(self.started) {
             // Whoever gave up waiting learned that much.
-            self.tell(&lane, Class::Success, true);
+            self.tell(lane, Class::Success, true);
         } else {
-            self.give_back(&lane);
+            self.give_back(lane);
         }
     }
 }

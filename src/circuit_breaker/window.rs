@@ -149,7 +149,8 @@ impl CallWindow {
 /// is therefore no older than T, and nothing that is younger than nine tenths of T is missing.
 #[derive(Debug)]
 pub(super) struct TimeWindow {
-    width: u128,
+    /// In nanoseconds; a window of 5,845 years is as good as any longer one.
+    width: u64,
     /// When slot 0 began: the first time that was told.
     start: Option<Instant>,
     /// The slot of the latest time that was told. It never goes back, whatever the clock does.
@@ -160,7 +161,7 @@ pub(super) struct TimeWindow {
 
 impl TimeWindow {
     fn new(length: Duration) -> Self {
-        let width = (length.as_nanos() / SLOTS as u128).max(1);
+        let width = u64::try_from(length.as_nanos() / SLOTS as u128).unwrap_or(u64::MAX).max(1);
         Self { width, start: None, current: 0, slots: Default::default(), counts: Counts::default() }
     }
 
@@ -198,8 +199,8 @@ impl TimeWindow {
     // Forgets the slots that are too old now: all of them at most, however long it has been.
     fn advance(&mut self, now: Instant) {
         let start = *self.start.get_or_insert(now);
-        let slot = now.saturating_duration_since(start).as_nanos() / self.width;
-        let slot = u64::try_from(slot).unwrap_or(u64::MAX);
+        let passed = now.saturating_duration_since(start);
+        let slot = u64::try_from(passed.as_nanos()).unwrap_or(u64::MAX) / self.width;
         for _ in 0..slot.saturating_sub(self.current).min(SLOTS as u64) {
             self.current += 1;
             let oldest = &mut self.slots[(self.current % SLOTS as u64) as usize];
