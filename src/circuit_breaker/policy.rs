@@ -289,3 +289,86 @@ impl fmt::Display for InvalidBreaker {
 }
 
 impl std::error::Error for InvalidBreaker {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lengths(policy: BreakerPolicy, grown: u32) -> Vec<Duration> {
+        (0..200).map(|opened| policy.open_for(opened, grown, &mut Random::from_thread())).collect()
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_refused_and_told() {
+        let new = BreakerPolicy::new;
+        for (wrong, message) in [
+            (new().failure_rate(f64::NAN), "a rate must be between 0 and 1, not NaN"),
+            (new().failure_rate(-0.1), "a rate must be between 0 and 1, not -0.1"),
+            (new().failure_rate(1.000_001), "a rate must be between 0 and 1, not 1.000001"),
+            (new().slow_calls(Duration::from_secs(1), f64::INFINITY), "a rate must be between 0 and 1, not inf"),
+            (new().slow_calls(Duration::ZERO, 0.5), "the time after which a call is slow must not be zero"),
+            (new().consecutive_failures(0), "the number of consecutive failures must not be zero"),
+            (new().window_calls(0), "the number of calls in the window must not be zero"),
+            (new().window_calls(1_000_001), "a window holds at most 1000000 calls, not 1000001"),
+            (new().window_time(Duration::ZERO), "the length of the window must not be zero"),
+            (new().minimum_calls(0), "the minimum of calls must not be zero"),
+            (new().probes(0), "the number of probes must not be zero"),
+            (new().open_time(Duration::ZERO), "the open time must not be zero"),
+            (new().open_growth(0.99), "the open time must grow by a finite factor of at least 1, not 0.99"),
+            (new().open_growth(f64::NAN), "the open time must grow by a finite factor of at least 1, not NaN"),
+            (new().open_growth(f64::INFINITY), "the open time must grow by a finite factor of at least 1, not inf"),
+        ] {
+            assert_eq!(wrong.expect_err(message).to_string(), message);
+        }
+        assert!(new().failure_rate(0.0).and_then(|policy| policy.failure_rate(1.0)).is_ok());
+    }
+
+    #[test]
+    fn settings_can_be_made_at_compile_time() {
+        const POLICY: BreakerPolicy = match BreakerPolicy::new().probes(5) {
+            Ok(policy) => policy.without_failure_rate().max_open_time(Duration::from_secs(30)).seed(1),
+            Err(_) => panic!("five probes are fine"),
+        };
+        assert_eq!(POLICY.probes, 5);
+    }
+
+    #[test]
+    fn open_times_are_jittered_from_half_to_all_also_at_the_cap() {
+        for (grown, seconds) in [(0, 10.0), (1, 20.0), (2, 40.0), (3, 60.0), (1000, 60.0), (u32::MAX, 60.0)] {
+            let lengths = lengths(BreakerPolicy::new(), grown);
+            let longest = Duration::from_secs_f64(seconds);
+            assert!(lengths.iter().all(|length| (longest / 2..=longest).contains(length)), "{grown}: {lengths:?}");
+            assert!(lengths.iter().min() < Some(&longest.mul_f64(0.55)), "{grown}");
+            assert!(lengths.iter().max() > Some(&longest.mul_f64(0.95)), "{grown}");
+        }
+    }
+
+    #[test]
+    fn no_length_is_too_long_and_a_cap_below_the_open_time_stands_for_it() {
+        let endless = BreakerPolicy::new().open_time(Duration::MAX).unwrap();
+        assert!(lengths(endless, u32::MAX).iter().all(|length| *length >= Duration::MAX / 2));
+        let capped = BreakerPolicy::new().max_open_time(Duration::ZERO);
+        assert!(lengths(capped, 5).iter().all(|length| (5..=10).contains(&length.as_secs())));
+        let steady = BreakerPolicy::new().open_growth(1.0).unwrap();
+        assert!(lengths(steady, 1_000_000).iter().all(|length| (5..=10).contains(&length.as_secs())));
+    }
+
+    #[test]
+    fn a_seed_repeats_itself_but_not_one_opening_after_the_other() {
+        let seeded = BreakerPolicy::new().seed(7);
+        assert_eq!(lengths(seeded, 0), lengths(seeded, 0));
+        assert_ne!(lengths(seeded, 0), lengths(seeded.seed(8), 0));
+        let mut distinct = lengths(seeded, 0);
+        distinct.sort();
+        distinct.dedup();
+        assert_eq!(distinct.len(), 200);
+    }
+
+    #[test]
+    fn a_window_cannot_hold_more_calls_than_it_is_long() {
+        let policy = BreakerPolicy::new().minimum_calls(100).unwrap();
+        assert_eq!(policy.window_calls(30).unwrap().minimum(), 30);
+        assert_eq!(policy.window_calls(300).unwrap().minimum(), 100);
+        assert_eq!(policy.minimum(), 100);
+    }
+}

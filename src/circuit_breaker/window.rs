@@ -209,3 +209,184 @@ impl TimeWindow {
         self.current = self.current.max(slot);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+    const GOOD: Mark = Mark { failed: false, slow: false };
+    const BAD: Mark = Mark { failed: true, slow: false };
+    const SLOW: Mark = Mark { failed: false, slow: true };
+
+    fn counts(calls: u64, failed: u64, slow: u64) -> Counts {
+        Counts { calls, failed, slow }
+    }
+
+    #[test]
+    fn the_oldest_of_n_calls_makes_room() {
+        let now = Instant::now();
+        let mut window = Window::new(Span::Calls(3));
+        for (mark, expected) in [
+            (BAD, counts(1, 1, 0)),
+            (SLOW, counts(2, 1, 1)),
+            (GOOD, counts(3, 1, 1)),
+            (GOOD, counts(3, 0, 1)),
+            (Mark { failed: true, slow: true }, counts(3, 1, 1)),
+        ] {
+            window.push(mark, now);
+            assert_eq!(window.counts(), expected);
+        }
+        window.successes(1_000_000_000_000, now);
+        assert_eq!(window.counts(), counts(3, 0, 0));
+        window.push(BAD, now);
+        window.clear();
+        assert_eq!(window.counts(), counts(0, 0, 0));
+        window.push(BAD, now);
+        assert_eq!(window.counts(), counts(1, 1, 0));
+    }
+
+    #[test]
+    fn a_window_of_time_forgets_a_tenth_at_a_time() {
+        let start = Instant::now();
+        let mut window = Window::new(Span::Time(10 * SECOND));
+        window.push(BAD, start);
+        window.push(SLOW, start + SECOND);
+        window.successes(0, start + SECOND * 10 - Duration::from_nanos(1));
+        assert_eq!(window.counts(), counts(2, 1, 1));
+        window.successes(0, start + SECOND * 10);
+        assert_eq!(window.counts(), counts(1, 0, 1));
+        window.successes(0, start + SECOND * 11);
+        assert_eq!(window.counts(), counts(0, 0, 0));
+    }
+
+    #[test]
+    fn successes_found_late_came_evenly() {
+        let start = Instant::now();
+        let mut window = Window::new(Span::Time(10 * SECOND));
+        window.push(GOOD, start);
+        // One a second for the last 40 s: ten of them are young enough, and one a second of those gets too old.
+        window.successes(40, start + 39 * SECOND);
+        for left in (0..=10).rev() {
+            assert_eq!(window.counts(), counts(left, 0, 0));
+            window.successes(0, start + (50 - left as u32) * SECOND);
+        }
+    }
+
+    #[test]
+    fn the_price_does_not_depend_on_how_long_nothing_happened() {
+        let start = Instant::now();
+        let mut window = Window::new(Span::Time(Duration::from_nanos(10)));
+        // A walk over every slot in between would take years.
+        for year in 1..=50 {
+            window.push(BAD, start + year * Duration::from_secs(365 * 24 * 3600));
+            assert_eq!(window.counts(), counts(1, 1, 0));
+        }
+    }
+
+    #[test]
+    fn a_clock_that_goes_back_loses_nothing() {
+        let start = Instant::now() + Duration::from_secs(7200);
+        let mut window = Window::new(Span::Time(10 * SECOND));
+        window.push(BAD, start);
+        window.push(BAD, start - Duration::from_secs(3600));
+        window.successes(2, start - Duration::from_secs(7200));
+        assert_eq!(window.counts(), counts(4, 2, 0));
+        window.successes(0, start + SECOND * 10);
+        assert_eq!(window.counts(), counts(0, 0, 0));
+    }
+
+    #[test]
+    fn spans_of_any_length_work() {
+        let start = Instant::now();
+        for length in [Duration::from_nanos(1), Duration::MAX] {
+            let mut window = Window::new(Span::Time(length));
+            window.push(BAD, start);
+            window.successes(3, start);
+            assert_eq!(window.counts(), counts(4, 1, 0));
+        }
+    }
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        Push(bool, bool),
+        Successes(u64),
+    }
+
+    fn script() -> impl Strategy<Value = Vec<(i64, Step)>> {
+        let pause = prop_oneof![6 => 0i64..300, 2 => 300i64..5000, 1 => 5000i64..10_000_000, 1 => -2000i64..0];
+        let step = prop_oneof![
+            (any::<bool>(), any::<bool>()).prop_map(|(failed, slow)| Step::Push(failed, slow)),
+            (0u64..50).prop_map(Step::Successes),
+        ];
+        prop::collection::vec((pause, step), 1..120)
+    }
+
+    fn sum(marks: impl Iterator<Item = Mark>) -> Counts {
+        let mut counts = Counts::default();
+        marks.for_each(|mark| counts.add(mark));
+        counts
+    }
+
+    proptest! {
+        #[test]
+        fn a_window_of_calls_counts_as_a_list_does(length in 1u32..60, script in script()) {
+            let now = Instant::now();
+            let mut window = Window::new(Span::Calls(length));
+            let mut list = VecDeque::new();
+            for (_, step) in script {
+                match step {
+                    Step::Push(failed, slow) => {
+                        window.push(Mark { failed, slow }, now);
+                        list.push_back(Mark { failed, slow });
+                    }
+                    Step::Successes(number) => {
+                        window.successes(number, now);
+                        list.extend((0..number).map(|_| GOOD));
+                    }
+                }
+                let skip = list.len().saturating_sub(length as usize);
+                prop_assert_eq!(window.counts(), sum(list.iter().skip(skip).copied()));
+            }
+        }
+
+        #[test]
+        fn a_window_of_time_counts_as_a_list_does(script in script()) {
+            // Milliseconds; the window is one second, a slot 100 ms.
+            let start = Instant::now() + Duration::from_secs(1 << 20);
+            let mut window = Window::new(Span::Time(SECOND));
+            let mut list: Vec<(u64, Mark)> = Vec::new();
+            let (mut clock, mut seen, mut first) = (0i64, 0u64, None);
+            for (pause, step) in script {
+                clock = (clock + pause).max(-1_000_000);
+                let now = if clock < 0 {
+                    start - Duration::from_millis(clock.unsigned_abs())
+                } else {
+                    start + Duration::from_millis(clock.unsigned_abs())
+                };
+                let since = *first.get_or_insert(clock);
+                let slot = seen.max(u64::try_from((clock - since) / 100).unwrap_or(0));
+                match step {
+                    Step::Push(failed, slow) => {
+                        window.push(Mark { failed, slow }, now);
+                        list.push((slot, Mark { failed, slow }));
+                    }
+                    Step::Successes(number) => {
+                        window.successes(number, now);
+                        // In the middles of so many equal parts of the slots since the last look.
+                        let span = (slot - seen + 1) as f64;
+                        let middle = |i: u64| ((i as f64 + 0.5) / number as f64 * span + 1e-9) as u64;
+                        list.extend((0..number).map(|i| (seen + middle(i), GOOD)));
+                    }
+                }
+                seen = slot;
+                let young = list.iter().filter(|(at, _)| at + 10 > slot).map(|(_, mark)| *mark);
+                prop_assert_eq!(window.counts(), sum(young));
+            }
+        }
+    }
+}
