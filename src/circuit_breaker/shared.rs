@@ -336,3 +336,182 @@ impl Shared {
         self.slow_after.is_some_and(|after| u128::from(self.age().saturating_sub(started)) >= after.as_nanos())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        collections::HashMap,
+        sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst},
+        thread,
+    };
+
+    use super::*;
+
+    fn lanes(policy: BreakerPolicy) -> Lanes {
+        Lanes::new(policy)
+    }
+
+    fn call(lanes: &Lanes, class: Class) {
+        lanes.mine().clone().admit().unwrap().finish(class);
+    }
+
+    fn look(lanes: &Lanes) -> (State, Counts) {
+        let (state, counts, _) = lanes.mine().shared().look();
+        (state, counts)
+    }
+
+    fn counts(calls: u64, failed: u64) -> Counts {
+        Counts { calls, failed, slow: 0 }
+    }
+
+    #[test]
+    fn nothing_is_decided_without_the_successes_before_it() {
+        // Fewer successes than make a batch; one more failure would be half.
+        let lanes = lanes(BreakerPolicy::new().window_calls(100).unwrap());
+        for _ in 0..30 {
+            call(&lanes, Class::Success);
+        }
+        for failed in 1..30 {
+            call(&lanes, Class::transient());
+            assert_eq!(look(&lanes), (State::Closed, counts(30 + failed, failed)));
+        }
+        call(&lanes, Class::transient());
+        assert_eq!(look(&lanes), (State::Open, counts(60, 30)));
+    }
+
+    #[test]
+    fn each_class_counts_as_it_should() {
+        let lanes = lanes(BreakerPolicy::new());
+        for (class, expected) in [
+            (Class::Success, counts(1, 0)),
+            (Class::Permanent, counts(2, 0)),
+            (Class::transient(), counts(3, 1)),
+            (Class::unsent(), counts(4, 2)),
+            (Class::throttled(None), counts(4, 2)),
+        ] {
+            call(&lanes, class);
+            assert_eq!(look(&lanes).1, expected, "{class:?}");
+        }
+        drop(lanes.mine().clone().admit().unwrap());
+        assert_eq!(look(&lanes).1, counts(4, 2), "dropped");
+    }
+
+    #[test]
+    fn every_call_of_every_thread_is_counted_once() {
+        const CALLS: u64 = 20_000;
+        let lanes = lanes(BreakerPolicy::new().without_failure_rate().window_calls(1_000_000).unwrap());
+        thread::scope(|scope| {
+            for thread in 0..8 {
+                let lanes = lanes.clone();
+                scope.spawn(move || {
+                    for number in 0..CALLS {
+                        // Some fail all the time, so that lanes are emptied while others fill them.
+                        let failed = number % 10 == thread;
+                        call(&lanes, if failed { Class::transient() } else { Class::Success });
+                    }
+                });
+            }
+        });
+        assert_eq!(look(&lanes).1, counts(8 * CALLS, 8 * CALLS / 10));
+    }
+
+    #[test]
+    fn a_batch_goes_into_the_window_without_anybody_asking() {
+        let lanes = lanes(BreakerPolicy::new().window_calls(1000).unwrap());
+        for _ in 0..BATCH * 3 + 1 {
+            call(&lanes, Class::Success);
+        }
+        let counts = lanes.mine().shared.circuit.0.lock().unwrap().counts();
+        assert_eq!(counts.calls, u64::from(BATCH * 3));
+    }
+
+    #[test]
+    fn what_ends_in_another_era_counts_no_more() {
+        let lanes = lanes(BreakerPolicy::new());
+        let [mut early, mut late] = [0, 1].map(|_| lanes.mine().clone().admit().unwrap());
+        let shared = lanes.mine().shared();
+        shared.force(Some(Force::Open));
+        early.finish(Class::Success);
+        shared.force(None);
+        late.finish(Class::transient());
+        assert_eq!(look(&lanes), (State::Closed, Counts::default()));
+    }
+
+    // In real time: a millisecond open, a handful of probes, many threads that let some of them go unused.
+    #[test]
+    fn never_more_probes_than_allowed_however_many_threads_ask() {
+        const PROBES: u32 = 3;
+        let policy = BreakerPolicy::new().consecutive_failures(1).and_then(|policy| policy.probes(PROBES));
+        let policy = policy.and_then(|policy| policy.open_time(Duration::from_millis(1))).unwrap();
+        let policy = policy.max_open_time(Duration::from_millis(1));
+        let lanes = lanes(policy);
+        let log = Arc::new(Mutex::new(Vec::new()));
+        let seen = log.clone();
+        lanes.mine().shared().listen(Arc::new(move |from, to| seen.lock().unwrap().push((from, to))));
+
+        // Permits that are out or used up, by the round they belong to.
+        let taken: Mutex<HashMap<usize, u32>> = Mutex::default();
+        let (probes, too_many) = (AtomicU64::new(0), AtomicBool::new(false));
+        let end = Instant::now() + Duration::from_millis(400);
+        thread::scope(|scope| {
+            for thread in 0..8 {
+                let (lanes, taken, probes, too_many) = (lanes.clone(), &taken, &probes, &too_many);
+                scope.spawn(move || {
+                    let mut random = fastrand::Rng::with_seed(thread);
+                    while Instant::now() < end {
+                        let Ok(mut permit) = lanes.mine().clone().admit() else { continue };
+                        let fate = random.u8(..);
+                        if permit.era.is_gated() {
+                            probes.fetch_add(1, SeqCst);
+                            let mut taken = taken.lock().unwrap();
+                            let count = taken.entry(permit.era.bits()).or_default();
+                            *count += 1;
+                            too_many.fetch_or(*count > PROBES, SeqCst);
+                            // Given back before it is given to another.
+                            *count -= u32::from(fate < 80);
+                        }
+                        match fate {
+                            0..80 => drop(permit),
+                            80..100 => permit.finish(Class::transient()),
+                            _ => permit.finish(Class::Success),
+                        }
+                    }
+                });
+            }
+        });
+        assert!(!too_many.load(SeqCst));
+        assert!(probes.load(SeqCst) > 50, "{probes:?}");
+        let log = log.lock().unwrap();
+        for step in [
+            (State::Closed, State::Open),
+            (State::Open, State::HalfOpen),
+            (State::HalfOpen, State::Closed),
+            (State::HalfOpen, State::Open),
+        ] {
+            assert!(log.contains(&step), "{step:?} in {} changes", log.len());
+        }
+    }
+
+    #[test]
+    fn a_listener_that_panics_leaves_the_circuit_in_order() {
+        let lanes = lanes(BreakerPolicy::new());
+        lanes.mine().shared().listen(Arc::new(|_, _| panic!("told")));
+        let other = lanes.clone();
+        assert!(thread::spawn(move || other.mine().shared().force(Some(Force::Open))).join().is_err());
+        assert_eq!(look(&lanes).0, State::ForcedOpen);
+        assert!(lanes.mine().clone().admit().is_err());
+    }
+
+    #[test]
+    fn each_thread_has_a_lane_of_its_own_as_far_as_there_are_cores() {
+        let lanes = lanes(BreakerPolicy::new());
+        let count = lanes.0.len();
+        assert!(count.is_power_of_two() && count >= cores().min(MOST_LANES));
+        // Threads that are numbered one after the other.
+        let first = thread_number();
+        let others: Vec<_> =
+            (0..8).map(|_| thread::spawn(thread_number)).map(|thread| thread.join().unwrap()).collect();
+        assert_eq!(thread_number(), first);
+        assert!(others.iter().all(|number| *number != first));
+    }
+}
