@@ -19,7 +19,7 @@ use tower_tenacity::{
     policy::http::{self as policy, Classifier},
 };
 
-const UNSENT: Class = Class::Unsent;
+const UNSENT: Class = Class::unsent();
 
 fn class_with(classify: &Classifier, status: u16, headers: &[(&str, &str)]) -> Class {
     let mut map = HeaderMap::new();

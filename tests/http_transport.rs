@@ -37,7 +37,7 @@ use tower_tenacity::{
     wait,
 };
 
-const UNSENT: Class = Class::Unsent;
+const UNSENT: Class = Class::unsent();
 // Only a hang gets there.
 const LONG: Duration = Duration::from_secs(20);
 

@@ -151,7 +151,7 @@ async fn what_cannot_be_sent_again_is_not_waited_for() {
 #[tokio::test(start_paused = true)]
 async fn a_request_that_must_not_be_repeated_is_sent_again_only_if_it_never_arrived() {
     let policy = RetryPolicy::new().wait(wait::none()).idempotent(false);
-    let unsent = policy.clone().classify(classify::by(|_: &Result<(), &'static str>| Class::Unsent));
+    let unsent = policy.clone().classify(classify::by(|_: &Result<(), &'static str>| Class::unsent()));
     assert_eq!(attempts(policy.clone(), 1).await, (1, StopReason::NotIdempotent));
     assert_eq!(attempts(unsent, 1).await, (3, StopReason::Exhausted));
     let by_request = policy.per_request(|request: &u32| CallOptions::new().idempotent(*request == 7));

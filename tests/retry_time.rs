@@ -189,6 +189,18 @@ async fn a_server_delay_is_obeyed_never_shortened_and_spread_a_little() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_delay_of_a_request_that_was_never_sent_is_obeyed_like_a_servers() {
+    let unsent = |outcome: &Result<u32, std::io::Error>| match outcome {
+        Ok(_) => Class::Success,
+        Err(_) => Class::Unsent { retry_after: Some(10 * SECOND) },
+    };
+    let policy = RetryPolicy::new().wait(wait::fixed(SECOND)).classify(classify::by(unsent));
+    let begun = Instant::now();
+    call(&mut Retry::new(policy, Strict::failing(1)), ()).await.unwrap();
+    assert!((10 * SECOND..=11 * SECOND + Duration::from_millis(1)).contains(&begun.elapsed()));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_hint_of_zero_leaves_the_wait_to_the_policy() {
     let policy = RetryPolicy::new().wait(wait::fixed(SECOND)).classify(hinted(Duration::ZERO));
     let begun = Instant::now();

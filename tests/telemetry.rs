@@ -103,7 +103,7 @@ fn class(outcome: &Result<(), char>) -> Class {
         Ok(()) => Class::Success,
         Err('t') => Class::throttled(Some(Duration::from_secs(2))),
         Err('l') => Class::throttled(Some(Duration::from_secs(2000))),
-        Err('u') => Class::Unsent,
+        Err('u') => Class::unsent(),
         Err('p') => Class::Permanent,
         Err(_) => Class::transient(),
     }

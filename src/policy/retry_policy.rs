@@ -346,8 +346,9 @@ impl<S, W, C, H, K> RetryPolicy<S, W, C, H, K> {
     {
         let attempt = &attempt;
         let retry_after = match class {
-            Class::Transient { retry_after } | Class::Throttled { retry_after } => retry_after,
-            Class::Unsent => None,
+            Class::Transient { retry_after } | Class::Unsent { retry_after } | Class::Throttled { retry_after } => {
+                retry_after
+            }
             Class::Success | Class::Permanent => {
                 telemetry::gave_up(attempt, StopReason::Permanent);
                 self.hooks.gave_up(attempt, outcome, StopReason::Permanent);
@@ -356,7 +357,7 @@ impl<S, W, C, H, K> RetryPolicy<S, W, C, H, K> {
         };
         self.hooks.after_attempt(attempt, outcome);
         // Asked last: what is taken out is used, or given back when the call is dropped before that.
-        let pause = if class == Class::Unsent || self.options.is_idempotent() {
+        let pause = if matches!(class, Class::Unsent { .. }) || self.options.is_idempotent() {
             self.pause(attempt, class, retry_after, outcome).and_then(|delay| match kept {
                 Some(kept) if self.keep.is_repeatable(kept, outcome.is_ok()) => {
                     match self.purse.withdraw(|| attempt.now()) {

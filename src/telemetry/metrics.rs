@@ -76,7 +76,7 @@ impl Metrics {
             dropped: calls(policy, "dropped"),
             attempts: counter!("tower_tenacity_attempts_total", "policy" => policy),
             transient: retries(Class::transient().name()),
-            unsent: retries(Class::Unsent.name()),
+            unsent: retries(Class::unsent().name()),
             throttled: retries(Class::throttled(None).name()),
             delay: histogram!("tower_tenacity_retry_delay_seconds", "policy" => policy),
             budget: budget.map(|budget| (budget, gauge!("tower_tenacity_budget_balance", "policy" => policy))),
@@ -140,7 +140,7 @@ impl<Res, E> Observer<Res, E> for Metrics {
     fn before_sleep(&self, attempt: &Attempt, _: &Result<Res, E>, delay: &Delay) {
         match delay.class() {
             Class::Throttled { .. } => self.series.throttled.increment(1),
-            Class::Unsent => self.series.unsent.increment(1),
+            Class::Unsent { .. } => self.series.unsent.increment(1),
             _ => self.series.transient.increment(1),
         }
         self.series.delay.record(delay.duration().as_secs_f64());

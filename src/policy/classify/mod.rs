@@ -21,6 +21,8 @@
 //! return is combined with `|`, `&` and `!`; a closure goes inside [`classify::outcome(…)`](outcome) to be combined.
 
 mod classifier;
+#[cfg(feature = "http")]
+mod own;
 mod predicate;
 mod source;
 
@@ -30,12 +32,15 @@ pub use classifier::{
     By, Errors, Or, PermanentIf, RetryIf, SuccessIf, ThrottledIf, by, errors, permanent_if, retry_if, success_if,
     throttled_if,
 };
+#[cfg(feature = "http")]
+pub(crate) use own::own_class;
 pub use predicate::{
     All, Always, Any, ErrorMessage, ErrorType, Never, OnCause, OnError, OnResponse, Outcome, Predicate, Unless, always,
     error_message, error_message_contains, error_type, never, on_cause, on_error, on_response, outcome,
 };
 #[cfg(feature = "http")]
 pub(crate) use source::causes;
+pub(crate) use source::causes_of;
 pub use source::{Boxed, ErrorChain, Typed};
 
 /// What an outcome is for the layers that act on it.
@@ -52,8 +57,11 @@ pub enum Class {
         retry_after: Option<Duration>,
     },
     /// A transient failure of a request that provably never reached the server: a refused connection, a stream the
-    /// server says it did not process. It may be sent again even if it must not be carried out twice.
-    Unsent,
+    /// server says it did not process, a circuit that is open. It may be sent again even if it must not be carried out twice.
+    Unsent {
+        /// How long to leave the server alone, if that is known.
+        retry_after: Option<Duration>,
+    },
     /// A refusal because the caller sends too much: a rate limit, a quota that will be back soon.
     Throttled {
         /// How long the server asked to be left alone, if it said so.
@@ -82,7 +90,7 @@ impl Class {
         match self {
             Self::Success => "success",
             Self::Transient { .. } => "transient",
-            Self::Unsent => "unsent",
+            Self::Unsent { .. } => "unsent",
             Self::Throttled { .. } => "throttled",
             Self::Permanent => "permanent",
         }
@@ -94,18 +102,26 @@ impl Class {
         Self::Transient { retry_after: None }
     }
 
+    /// A failure of a request that was never sent, without a hint.
+    #[must_use]
+    pub const fn unsent() -> Self {
+        Self::Unsent { retry_after: None }
+    }
+
     /// A throttled call, with the delay the server asked for, if it did.
     #[must_use]
     pub const fn throttled(retry_after: Option<Duration>) -> Self {
         Self::Throttled { retry_after }
     }
 
-    /// How long the server asked to be left alone, if it said so.
+    /// How long the server asked to be left alone, or is to be left alone, if that is known.
     #[must_use]
     pub const fn retry_after(&self) -> Option<Duration> {
         match self {
-            Self::Transient { retry_after } | Self::Throttled { retry_after } => *retry_after,
-            Self::Success | Self::Unsent | Self::Permanent => None,
+            Self::Transient { retry_after } | Self::Unsent { retry_after } | Self::Throttled { retry_after } => {
+                *retry_after
+            }
+            Self::Success | Self::Permanent => None,
         }
     }
 
@@ -118,6 +134,6 @@ impl Class {
     /// Whether another attempt may help: transient, never sent or throttled.
     #[must_use]
     pub const fn is_retryable(&self) -> bool {
-        matches!(self, Self::Transient { .. } | Self::Unsent | Self::Throttled { .. })
+        matches!(self, Self::Transient { .. } | Self::Unsent { .. } | Self::Throttled { .. })
     }
 }

@@ -39,13 +39,17 @@ impl ErrorChain<Boxed> for Box<dyn Error> {
 
 /// Whether an error of type `T` for which `test` holds is anywhere in the chain of causes.
 pub(super) fn any_cause<T: Error + 'static>(outermost: &(dyn Error + 'static), test: impl Fn(&T) -> bool) -> bool {
-    causes(outermost).any(|error| {
+    causes_of(outermost).any(test)
+}
+
+/// The errors of type `T` among an error and all that caused it, outermost first.
+pub(crate) fn causes_of<'a, T: Error + 'static>(outermost: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a T> {
+    causes(outermost).filter_map(|error| {
         error
             .downcast_ref::<T>()
             // Both pass on the source of what they hold, not what they hold.
             .or_else(|| error.downcast_ref::<Arc<T>>().map(|error| &**error))
             .or_else(|| error.downcast_ref::<Box<T>>().map(|error| &**error))
-            .is_some_and(&test)
     })
 }
 

@@ -14,7 +14,7 @@ use std::{
     sync::Arc,
 };
 
-use crate::classify::{Class, causes};
+use crate::classify::{Class, causes, own_class};
 
 /// A chain that is longer goes in circles.
 const DEPTH: usize = 32;
@@ -33,7 +33,7 @@ pub(super) fn class_of(outermost: &(dyn Error + 'static)) -> Option<Class> {
             Finding::Foreign => return None,
         }
     }
-    Some(if connecting { Class::Unsent } else { Class::transient() })
+    Some(if connecting { Class::unsent() } else { Class::transient() })
 }
 
 /// What one error in a chain says.
@@ -50,7 +50,7 @@ enum Finding {
 }
 
 const TRANSIENT: Finding = Finding::Is(Class::transient());
-const UNSENT: Finding = Finding::Is(Class::Unsent);
+const UNSENT: Finding = Finding::Is(Class::unsent());
 const THROTTLED: Finding = Finding::Is(Class::throttled(None));
 const PERMANENT: Finding = Finding::Is(Class::Permanent);
 
@@ -106,6 +106,9 @@ fn input_output(error: &io::Error, shown: &str) -> Finding {
 
 /// Refusals by layers of our own stack: the request went no further than to them.
 fn own_side(error: &(dyn Error + 'static), shown: &str, debugged: &str) -> Finding {
+    if let Some(class) = own_class(error) {
+        return Finding::Is(class);
+    }
     match (shown, debugged) {
         // tower's `LoadShed`. Its error is empty; what somebody else calls overloaded may have come from the server.
         ("service overloaded", "Overloaded") if size_of_val(error) == 0 => UNSENT,
