@@ -82,6 +82,41 @@
 //! # }
 //! ```
 //!
+//! # One retry layer inside another
+//!
+//! A client retries, and so does the service that uses it: three attempts each are nine requests to a server in trouble. HTTP
+//! requests are marked by `policy::http` when they are sent again, and a layer further in makes one attempt of
+//! such a request: five in all. For other requests, two settings do the same in both layers:
+//!
+//! ```
+//! use tower::{ServiceExt, service_fn};
+//! use tower_tenacity::{Attempt, CallOptions, RetryPolicy, Retry};
+//!
+//! #[derive(Clone)]
+//! struct Query { text: &'static str, again: bool }
+//!
+//! fn once_within() -> impl tower_tenacity::Policy<Query, (), &'static str> + Clone {
+//!     RetryPolicy::new()
+//!         .before_attempt(|attempt: &Attempt, query: &mut Query| query.again |= attempt.number() > 1)
+//!         .per_request(|query: &Query| {
+//!             if query.again { CallOptions::new().max_attempts(1) } else { CallOptions::new() }
+//!         })
+//! }
+//!
+//! # #[tokio::main(flavor = "current_thread", start_paused = true)] async fn main() {
+//! # let queries = std::cell::Cell::new(0);
+//! # let queries = &queries;
+//! let database = service_fn(|query: Query| async move {
+//! #   queries.set(queries.get() + 1);
+//!     Err::<(), _>(if query.text.is_empty() { "nothing asked" } else { "busy" })
+//! });
+//! let client = Retry::new(once_within(), database);
+//! let service = Retry::new(once_within(), client);
+//! assert_eq!(service.oneshot(Query { text: "select 1", again: false }).await, Err("busy"));
+//! # assert_eq!(queries.get(), 5);
+//! # }
+//! ```
+//!
 //! # When it does not compile
 //!
 //! If a part of the policy does not fit the service, the compiler notices only where the service is used: [`Retry`] has
