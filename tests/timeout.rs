@@ -96,5 +96,5 @@ fn deadlines_have_no_edge_to_fall_off() {
 #[allow(dead_code)]
 fn bounds_are_weak(request: std::rc::Rc<()>) {
     let local = service_fn(|_: std::rc::Rc<()>| async { Ok::<std::rc::Rc<()>, BoxError>(std::rc::Rc::new(())) });
-    let _ = tower::Layer::layer(&AttemptTimeoutLayer::new(SECOND), local).call(request);
+    drop(tower::Layer::layer(&AttemptTimeoutLayer::new(SECOND), local).call(request));
 }

@@ -49,6 +49,8 @@ impl Counts {
 }
 
 /// The latest calls; see [`Span`] for which.
+// There is one for each circuit, behind an `Arc` of its own.
+#[allow(clippy::large_enum_variant)]
 #[derive(Debug)]
 pub(super) enum Window {
     Calls(CallWindow),

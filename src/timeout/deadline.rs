@@ -58,6 +58,18 @@ impl<Req> ReadDeadline<Req> for NoDeadline {
     }
 }
 
+/// HTTP requests, whose deadline is among their extensions.
+#[cfg(feature = "http")]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct InExtensions;
+
+#[cfg(feature = "http")]
+impl<B> ReadDeadline<http::Request<B>> for InExtensions {
+    fn deadline(&self, request: &http::Request<B>) -> Option<Deadline> {
+        request.extensions().get().copied()
+    }
+}
+
 impl<Req, F> ReadDeadline<Req> for F
 where
     F: Fn(&Req) -> Option<Deadline>,

@@ -21,8 +21,8 @@ impl AttemptTimeoutLayer {
     /// The same for HTTP requests, with the [`Deadline`] among their extensions.
     #[cfg(feature = "http")]
     #[must_use]
-    pub const fn http<B>(limit: Duration) -> AttemptTimeoutLayer<fn(&http::Request<B>) -> Option<Deadline>> {
-        AttemptTimeoutLayer { limit, deadline: |request| request.extensions().get().copied() }
+    pub const fn http(limit: Duration) -> AttemptTimeoutLayer<super::InExtensions> {
+        AttemptTimeoutLayer { limit, deadline: super::InExtensions }
     }
 }
 

@@ -42,6 +42,8 @@ mod future;
 mod layer;
 mod service;
 
+#[cfg(feature = "http")]
+pub use deadline::InExtensions;
 pub use deadline::{Deadline, NoDeadline, ReadDeadline};
 pub use future::{ResponseFuture, TimedOut};
 pub use layer::AttemptTimeoutLayer;

@@ -53,7 +53,8 @@
 //! | attempts | three, the first included | [`.stop(…)`](crate::RetryPolicy::stop) |
 //! | pause | the delay the server [asks for](hints), never shortened, spread by a tenth; else [floored jitter](crate::wait::floored_jitter): 0.1 to 0.2 s, then 0.1 to 0.4 s, ten times that after a 429 | [`.wait(…)`](crate::RetryPolicy::wait); [`hints`] |
 //! | a server that asks for more than 300 s | is not waited for | [`.max_server_delay(…)`](crate::RetryPolicy::max_server_delay) |
-//! | deadline | none | [`.timeout(…)`](crate::RetryPolicy::timeout) |
+//! | deadline | that of the request, if it [carries one](Deadlines) | [`.timeout(…)`](crate::RetryPolicy::timeout), a [`Deadline`](crate::timeout::Deadline) |
+//! | retries of all calls together | a tenth of the successes of the last minute, and two | [`.budget(…)`](crate::RetryPolicy::budget) |
 //! | a failed response | is [read to its end](Drain), up to 64 KiB and 250 ms, so that the connection can be used again; the last is handed back unread | [`drain`] |
 //! | the request | is kept as a [`FlatCopy`] | [`.keep(…)`](crate::RetryPolicy::keep), [`keep::Cloned`](crate::keep::Cloned) |
 //! | what the server is told | nothing | [`attempt_header`] |
@@ -62,13 +63,15 @@
 //! What cannot be changed can be left out, as the preset is no more than its parts:
 //!
 //! ```
-//! use tower_tenacity::{RetryPolicy, policy::http};
+//! use tower_tenacity::{RetryPolicy, policy::{budget::Budget, http}};
 //!
 //! let policy: http::HttpPolicy = RetryPolicy::new()
 //!     .classify(http::classify())
 //!     .keep(http::FlatCopy)
+//!     .budget(Budget::standard())
 //!     .hook(http::Idempotency)
 //!     .hook(http::Mark)
+//!     .hook(http::Deadlines)
 //!     .hook(http::drain());
 //! # let _ = policy;
 //! ```
@@ -106,11 +109,12 @@
 //! * [`classify()`] says what a response or an error means: the table of statuses, and how errors of connections
 //!   are told apart.
 //! * [`hints`] reads the delay that a response asks for, and whether it asks to be left alone altogether.
-//! * [`FlatCopy`] keeps a request; [`Idempotency`], [`Mark`], [`Drain`] and [`attempt_header`] are hooks.
+//! * [`FlatCopy`] keeps a request; [`Idempotency`], [`Mark`], [`Deadlines`], [`Drain`] and [`attempt_header`] are hooks.
 //!
 //! (`http` is a crate as well: where both are needed, this one is written `policy::http`, or that one `::http`.)
 
 mod classify;
+mod deadline;
 mod drain;
 mod flat;
 pub mod hints;
@@ -121,6 +125,7 @@ mod status;
 mod transport;
 
 pub use classify::{Classifier, classify};
+pub use deadline::Deadlines;
 pub use drain::{Drain, drain};
 pub use flat::{FlatCopy, FlatRequest};
 pub use idempotency::{Idempotency, Idempotent};

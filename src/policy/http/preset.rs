@@ -1,7 +1,7 @@
-use super::{Classifier, Drain, FlatCopy, Idempotency, Mark, classify, drain};
+use super::{Classifier, Deadlines, Drain, FlatCopy, Idempotency, Mark, classify, drain};
 use crate::{
     classify::Typed,
-    policy::{RetryPolicy, stop, wait},
+    policy::{RetryPolicy, budget::Budget, stop, wait},
 };
 
 /// The type of [`RetryPolicy::http`], to be named in a struct field.
@@ -20,12 +20,17 @@ use crate::{
 /// let buffered = Buffered { policy: RetryPolicy::http() };
 /// # let _ = (client.policy, buffered.policy);
 /// ```
-pub type HttpPolicy<M = Typed> =
-    RetryPolicy<stop::AfterAttempt, wait::FlooredJitter, Classifier<M>, ((((), Idempotency), Mark), Drain), FlatCopy>;
+pub type HttpPolicy<M = Typed> = RetryPolicy<
+    stop::AfterAttempt,
+    wait::FlooredJitter,
+    Classifier<M>,
+    (((((), Idempotency), Mark), Deadlines), Drain),
+    FlatCopy,
+>;
 
 impl RetryPolicy {
-    /// For HTTP: three attempts, [floored jitter](wait::floored_jitter) between them or the delay the server asks for, and only what
-    /// may be repeated. See [`http`](super) for what is in it and how to change each.
+    /// For HTTP: three attempts, [floored jitter](wait::floored_jitter) between them or the delay the server asks for, only what
+    /// may be repeated, and no more than the [standard budget](Budget::standard) pays for. See [`http`](super) for what is in it and how to change each.
     ///
     /// It serves `http::Request`s whose body [can be sent again](crate::body::RepeatBody), with any `http::Response`
     /// whose body is `Unpin`.
@@ -51,6 +56,13 @@ impl RetryPolicy {
     /// # }
     /// ```
     pub fn http<M>() -> HttpPolicy<M> {
-        Self::new().classify(classify()).keep(FlatCopy).hook(Idempotency).hook(Mark).hook(drain())
+        Self::new()
+            .classify(classify())
+            .keep(FlatCopy)
+            .budget(Budget::standard())
+            .hook(Idempotency)
+            .hook(Mark)
+            .hook(Deadlines)
+            .hook(drain())
     }
 }
