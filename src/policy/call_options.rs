@@ -91,7 +91,7 @@ impl CallOptions {
     // One attempt, hooks and all, which no later setting makes two: for requests that must never be sent again, and for
     // those that are retried further out already.
     #[cfg_attr(not(feature = "http"), allow(dead_code))]
-    pub(super) fn limit_to_once(&mut self) {
+    pub(crate) fn limit_to_once(&mut self) {
         self.max_attempts = Some(NonZeroU32::MIN);
         if self.is_enabled() {
             self.enabled = Switch::Once;

@@ -122,12 +122,14 @@ mod idempotency;
 mod mark;
 mod preset;
 mod status;
-mod transport;
+pub(crate) mod transport;
 
 pub use classify::{Classifier, classify};
 pub use deadline::Deadlines;
 pub use drain::{Drain, drain};
 pub use flat::{FlatCopy, FlatRequest};
 pub use idempotency::{Idempotency, Idempotent};
+#[cfg(feature = "gemini")]
+pub(crate) use mark::mark_as_sent_before;
 pub use mark::{AttemptHeader, Mark, attempt_header};
 pub use preset::HttpPolicy;
