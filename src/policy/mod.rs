@@ -30,6 +30,8 @@ mod boxed;
 mod call_options;
 pub mod classify;
 mod from_fn;
+#[cfg(feature = "http")]
+pub mod grpc;
 pub mod hooks;
 #[cfg(feature = "http")]
 pub mod http;

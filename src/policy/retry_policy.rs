@@ -94,7 +94,8 @@ impl<S, W, C, H, K> RetryPolicy<S, W, C, H, K> {
         RetryPolicy { stop, wait, classify, hooks, keep, max_server_delay, options }
     }
 
-    fn hook<N>(self, hook: N) -> RetryPolicy<S, W, C, (H, N), K> {
+    /// Adds hooks that are neither an observer nor a closure: some come with this crate. Hooks add up, in the order they were added.
+    pub fn hook<N>(self, hook: N) -> RetryPolicy<S, W, C, (H, N), K> {
         let Self { stop, wait, classify, hooks, keep, max_server_delay, options } = self;
         RetryPolicy { stop, wait, classify, hooks: (hooks, hook), keep, max_server_delay, options }
     }

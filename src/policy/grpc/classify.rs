@@ -1,0 +1,220 @@
+use std::time::Duration;
+
+use http::{HeaderMap, Response, StatusCode};
+
+use super::{
+    Trailers,
+    code::{Code, Codes},
+    details,
+};
+use crate::policy::classify::{Class, Classify, Or};
+
+/// Tells what a response to a gRPC call means: see [`classify`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Classifier {
+    // Whatever else the server says, and only if it says when.
+    always: Codes,
+    on_hint: Codes,
+}
+
+/// Tells what a response to a gRPC call means.
+///
+/// The code is taken from `grpc-status` in the head of the response: that is where gRPC servers put the status of a
+/// call that fails before its first message ("Trailers-Only"). Without one it is derived from the
+/// [HTTP status](Code::of).
+///
+/// | code | class | why |
+/// |---|---|---|
+/// | `OK`, or a status yet to come | success | once there are messages the call is committed ([A6]) |
+/// | `UNAVAILABLE` | transient; throttled if it stands for HTTP 429 | the one code that is retried by default ([AIP-194]) |
+/// | `RESOURCE_EXHAUSTED` with a delay | throttled | a rate limit that names its end |
+/// | `RESOURCE_EXHAUSTED` without | permanent | a quota that may take a day, or a message that is too large |
+/// | `ABORTED` | permanent | what is to be repeated is the whole transaction, not its last call |
+/// | `DEADLINE_EXCEEDED` | permanent | the time is up, and the call may have been carried out |
+/// | `INTERNAL` | permanent | a bug; streams that were reset are errors of the transport here, no responses |
+/// | `UNKNOWN`, `CANCELLED` | permanent | nobody can say that repeating it helps, or is safe |
+/// | all others | permanent | another attempt is answered the same |
+///
+/// Errors of the transport are no responses: about them it has no opinion.
+///
+/// The delay is the first of these that is there:
+///
+/// 1. `grpc-retry-pushback-ms`, in milliseconds ([A6]); **negative or unreadable means: do not retry**, whatever the code is.
+///    Zero is a permission to retry without a delay of the server's: the policy waits its own.
+/// 2. `google.rpc.RetryInfo` in `grpc-status-details-bin`; malformed, negative or absurd ones are ignored.
+/// 3. `Retry-After`, from proxies.
+///
+/// A delay says when, not whether: for a code that is permanent by the table it is not looked at.
+///
+/// ```
+/// use std::{convert::Infallible, time::Duration};
+/// use http::Response;
+/// use tower_tenacity::{classify::{Class, Classify}, policy::grpc::{self, Code}};
+///
+/// let class = |classify: grpc::Classifier, code: &str, pushback: &str| {
+///     let response = Response::builder().header("grpc-status", code).header("grpc-retry-pushback-ms", pushback);
+///     classify.classify(&Ok::<_, Infallible>(response.body(()).unwrap()))
+/// };
+/// let half_a_second = Some(Duration::from_millis(500));
+/// assert_eq!(class(grpc::classify(), "14", "500"), Some(Class::Transient { retry_after: half_a_second }));
+/// assert_eq!(class(grpc::classify(), "8", "500"), Some(Class::throttled(half_a_second)));
+/// assert_eq!(class(grpc::classify(), "14", "-1"), Some(Class::Permanent));
+/// assert_eq!(class(grpc::classify(), "10", "500"), Some(Class::Permanent));
+///
+/// // Calls to this service can be aborted and repeated one by one.
+/// let classify = grpc::classify().also_retry(Code::Aborted);
+/// assert_eq!(class(classify, "10", "500"), Some(Class::Transient { retry_after: half_a_second }));
+/// ```
+///
+/// [A6]: https://github.com/grpc/proposal/blob/master/A6-client-retries.md
+/// [AIP-194]: https://google.aip.dev/194
+#[must_use]
+pub const fn classify() -> Classifier {
+    Classifier { always: Codes::only(Code::Unavailable), on_hint: Codes::only(Code::ResourceExhausted) }
+}
+
+impl Classifier {
+    /// Also retries calls that end with `code`. It has to be safe to repeat them: gRPC has no mark for that.
+    ///
+    /// Without effect for [`Code::Ok`].
+    #[must_use]
+    pub const fn also_retry(mut self, code: Code) -> Self {
+        self.always = self.always.with(code);
+        self
+    }
+
+    /// Also retries calls that end with `code`, if the server says when. By default that is
+    /// [`Code::ResourceExhausted`].
+    ///
+    /// Without effect for [`Code::Ok`].
+    #[must_use]
+    pub const fn also_retry_on_hint(mut self, code: Code) -> Self {
+        self.on_hint = self.on_hint.with(code);
+        self
+    }
+
+    /// Does not retry calls that end with `code`, whatever the server says.
+    #[must_use]
+    pub const fn never_retry(mut self, code: Code) -> Self {
+        self.always = self.always.without(code);
+        self.on_hint = self.on_hint.without(code);
+        self
+    }
+
+    /// Also looks for the status in the trailers, of bodies that have been [collected](Trailers).
+    pub const fn with_trailers(self) -> TrailersClassifier {
+        TrailersClassifier { head: self }
+    }
+
+    /// Asks another classifier where this one has no opinion: about errors.
+    #[must_use]
+    pub const fn or<C>(self, other: C) -> Or<Self, C> {
+        Or::new(self, other)
+    }
+
+    /// What a response means, by its head.
+    #[must_use]
+    #[inline]
+    pub fn class_of<B>(&self, response: &Response<B>) -> Class {
+        match Code::of(response) {
+            None | Some(Code::Ok) => Class::Success,
+            Some(code) => self.failure(code, response.status(), response.headers()),
+        }
+    }
+
+    // Out of the way of success.
+    #[cold]
+    fn failure(&self, code: Code, status: StatusCode, headers: &HeaderMap) -> Class {
+        let always = self.always.contains(code);
+        if !always && !self.on_hint.contains(code) {
+            return Class::Permanent;
+        }
+        let Ok(retry_after) = delay(headers) else { return Class::Permanent };
+        if !always && retry_after.is_none() {
+            return Class::Permanent;
+        }
+        // A proxy's 429 has no code of its own.
+        if code == Code::ResourceExhausted || (code == Code::Unavailable && status == StatusCode::TOO_MANY_REQUESTS) {
+            Class::Throttled { retry_after }
+        } else {
+            Class::Transient { retry_after }
+        }
+    }
+}
+
+impl Default for Classifier {
+    fn default() -> Self {
+        classify()
+    }
+}
+
+impl<B, E> Classify<Response<B>, E> for Classifier {
+    #[inline]
+    fn classify(&self, outcome: &Result<Response<B>, E>) -> Option<Class> {
+        Some(self.class_of(outcome.as_ref().ok()?))
+    }
+}
+
+/// Tells what a response to a gRPC call means, by its head and its trailers; made by
+/// [`with_trailers`](Classifier::with_trailers).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub struct TrailersClassifier {
+    head: Classifier,
+}
+
+impl TrailersClassifier {
+    /// Asks another classifier where this one has no opinion: about errors.
+    #[must_use]
+    pub const fn or<C>(self, other: C) -> Or<Self, C> {
+        Or::new(self, other)
+    }
+
+    /// What a response means.
+    #[must_use]
+    pub fn class_of<B: Trailers>(&self, response: &Response<B>) -> Class {
+        let in_trailers = || {
+            let trailers = response.body().trailers()?;
+            Some((Code::from_headers(trailers)?, trailers))
+        };
+        match (Code::of(response), in_trailers()) {
+            (None, Some((Code::Ok, _))) => Class::Success,
+            (None, Some((code, trailers))) => self.head.failure(code, response.status(), trailers),
+            _ => self.head.class_of(response),
+        }
+    }
+}
+
+impl<B: Trailers, E> Classify<Response<B>, E> for TrailersClassifier {
+    fn classify(&self, outcome: &Result<Response<B>, E>) -> Option<Class> {
+        Some(self.class_of(outcome.as_ref().ok()?))
+    }
+}
+
+/// The server forbids to retry.
+struct Forbidden;
+
+fn delay(headers: &HeaderMap) -> Result<Option<Duration>, Forbidden> {
+    if let Some(pushback) = pushback(headers)? {
+        return Ok(Some(pushback));
+    }
+    Ok(details::retry_delay(headers).or_else(|| retry_after(headers)))
+}
+
+// "An ASCII encoded signed 32-bit integer"; what is negative or anything else forbids, and so do two of them.
+fn pushback(headers: &HeaderMap) -> Result<Option<Duration>, Forbidden> {
+    let mut values = headers.get_all("grpc-retry-pushback-ms").into_iter();
+    let Some(value) = values.next() else { return Ok(None) };
+    let digits = value.to_str().ok().filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()));
+    match digits.and_then(|digits| digits.parse::<i32>().ok()).map(u64::try_from) {
+        Some(Ok(millis)) if values.next().is_none() => Ok(Some(Duration::from_millis(millis))),
+        _ => Err(Forbidden),
+    }
+}
+
+fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    let text = headers.get(http::header::RETRY_AFTER)?.to_str().ok()?;
+    let digits = text.bytes().all(|byte| byte.is_ascii_digit());
+    let seconds = digits.then(|| text.parse::<u32>().ok())??;
+    (seconds > 0).then(|| Duration::from_secs(seconds.into()))
+}
