@@ -5,15 +5,12 @@ use std::{
     collections::VecDeque,
     convert::Infallible,
     net::SocketAddr,
-    pin::pin,
     sync::{Arc, Mutex},
-    task::{Context, Poll, Waker},
     time::Duration,
 };
 
-use bytes::{Buf, BufMut, Bytes, BytesMut};
+use bytes::{Buf, BufMut};
 use http::{HeaderMap, request::Parts};
-use http_body::Body as _;
 use tonic::{
     Code, Request, Response, Status,
     body::Body,
@@ -24,6 +21,7 @@ use tonic::{
 use tower::{ServiceBuilder, service_fn};
 use tower_tenacity::{
     Attempt, Keep, RetryLayer, RetryPolicy,
+    body::{RepeatBody, ReplayBody, ReplayBodyLayer},
     hooks::{Delay, Observer},
     policy::grpc,
     wait,
@@ -118,35 +116,23 @@ fn channel(address: SocketAddr) -> Channel {
     Endpoint::from_shared(format!("http://{address}")).expect("an address").connect_lazy()
 }
 
-/// Keeps a request whose body is there at once, as that of a unary call is.
+/// Keeps a request whose body can be kept.
 #[derive(Clone, Copy)]
-struct KeepUnary;
+struct KeepRequest;
 
-impl Keep<http::Request<Body>> for KeepUnary {
-    type Kept = (Parts, Bytes);
+impl<B: RepeatBody> Keep<http::Request<B>> for KeepRequest {
+    type Kept = (Parts, B::Kept);
 
-    fn first(&self, request: http::Request<Body>) -> (http::Request<Body>, Option<Self::Kept>) {
+    fn first(&self, request: http::Request<B>) -> (http::Request<B>, Option<Self::Kept>) {
         let (parts, body) = request.into_parts();
-        let mut body = pin!(body);
-        let mut bytes = BytesMut::new();
-        loop {
-            match body.as_mut().poll_frame(&mut Context::from_waker(Waker::noop())) {
-                Poll::Ready(Some(frame)) => bytes.extend(frame.expect("a frame").into_data().expect("data")),
-                Poll::Ready(None) => break,
-                Poll::Pending => panic!("the body is not there at once"),
-            }
-        }
-        let kept = (parts, bytes.freeze());
-        (request_from(kept.clone()), Some(kept))
+        let (body, kept) = body.keep();
+        (http::Request::from_parts(parts.clone(), body), kept.map(|kept| (parts, kept)))
     }
 
-    fn again(&self, kept: Self::Kept, last: bool) -> (http::Request<Body>, Option<Self::Kept>) {
-        (request_from(kept.clone()), (!last).then_some(kept))
+    fn again(&self, (parts, kept): Self::Kept, last: bool) -> (http::Request<B>, Option<Self::Kept>) {
+        let (body, kept) = B::again(kept, last);
+        (http::Request::from_parts(parts.clone(), body), kept.map(|kept| (parts, kept)))
     }
-}
-
-fn request_from((parts, bytes): (Parts, Bytes)) -> http::Request<Body> {
-    http::Request::from_parts(parts, Body::new(axum::body::Body::from(bytes)))
 }
 
 /// Notes the delays that the server asked for.
@@ -170,8 +156,12 @@ async fn greet(log: &Log, channel: Channel, request: Request<String>) -> Result<
         .wait(wait::fixed(Duration::from_millis(1)))
         .hook(grpc::previous_attempts())
         .observe(log.clone())
-        .keep(KeepUnary);
-    let channel = ServiceBuilder::new().layer(RetryLayer::new(policy)).service(channel);
+        .keep(KeepRequest);
+    let channel = ServiceBuilder::new()
+        .layer(ReplayBodyLayer::new(64 * 1024))
+        .layer(RetryLayer::new(policy))
+        .map_request(|request: http::Request<ReplayBody<Body>>| request.map(Body::new))
+        .service(channel);
     let mut client = tonic::client::Grpc::new(channel);
     client.ready().await.map_err(|error| Status::unknown(error.to_string()))?;
     let path = http::uri::PathAndQuery::from_static("/greeter.Greeter/Greet");
