@@ -7,7 +7,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Request, Response};
 use proptest::prelude::*;
 use tower_tenacity::{
     Attempt, Decision, Policy, RetryPolicy, StopReason,
-    classify::{self, Class, Classify},
+    classify::{Class, Classify},
     policy::grpc::{self, Classifier, Code, Trailers},
     wait,
 };
@@ -25,7 +25,7 @@ fn response<V: AsRef<[u8]>>(headers: &[(&'static str, V)]) -> Response<()> {
 }
 
 fn class<V: AsRef<[u8]>>(headers: &[(&'static str, V)]) -> Class {
-    grpc::classify().class_of(&response(headers))
+    Classifier::new().class_of(&response(headers))
 }
 
 fn millis(millis: u64) -> Option<Duration> {
@@ -128,10 +128,10 @@ fn codes_mean_what_the_table_says() {
 fn a_grpc_status_goes_before_the_http_status() {
     let mut unavailable = response(&[("grpc-status", "14")]);
     *unavailable.status_mut() = http::StatusCode::NOT_FOUND;
-    assert_eq!(grpc::classify().class_of(&unavailable), transient(None));
+    assert_eq!(Classifier::new().class_of(&unavailable), transient(None));
     let mut wrong = response(&[("grpc-status", "3")]);
     *wrong.status_mut() = http::StatusCode::SERVICE_UNAVAILABLE;
-    assert_eq!(grpc::classify().class_of(&wrong), Class::Permanent);
+    assert_eq!(Classifier::new().class_of(&wrong), Class::Permanent);
 }
 
 #[test]
@@ -162,15 +162,15 @@ fn without_a_grpc_status_the_http_status_is_mapped() {
             502..=504 => Class::Transient { retry_after },
             _ => Class::Permanent,
         };
-        assert_eq!(grpc::classify().class_of(&response), class, "{status}");
+        assert_eq!(Classifier::new().class_of(&response), class, "{status}");
     }
 }
 
 #[test]
 fn a_200_of_another_kind_is_no_grpc_answer() {
     let page = response(&[("content-type", "text/html")]);
-    assert_eq!(grpc::classify().class_of(&page), Class::Permanent);
-    assert_eq!(grpc::classify().also_retry(Code::Unknown).class_of(&page), transient(None));
+    assert_eq!(Classifier::new().class_of(&page), Class::Permanent);
+    assert_eq!(Classifier::new().also_retry(Code::Unknown).class_of(&page), transient(None));
     assert_eq!(class(&[("content-type", "application/grpc+proto")]), Class::Success);
 }
 
@@ -341,16 +341,10 @@ fn settings_add_and_take_away_codes() {
     assert_eq!(class(MORE, "0", None), Class::Success);
     assert_eq!(class(grpc::classify().never_retry(Code::ResourceExhausted), "8", Some("5")), Class::Permanent);
     assert!(size_of::<Classifier>() <= 16);
-    assert_eq!(format!("{:?}", grpc::classify()), "Classifier { always: {Unavailable}, on_hint: {ResourceExhausted} }");
-}
-
-#[test]
-fn errors_are_left_to_the_next_classifier() {
-    let error = Err::<Response<()>, _>("reset");
-    assert_eq!(grpc::classify().classify(&error), None);
-    assert_eq!(grpc::classify().or(classify::errors()).classify(&error), Some(Class::transient()));
-    let refused: Result<_, &str> = Ok(response(&[("grpc-status", "3")]));
-    assert_eq!(grpc::classify().or(classify::errors()).classify(&refused), Some(Class::Permanent));
+    assert_eq!(
+        format!("{:?}", Classifier::new()),
+        "Classifier { always: {Unavailable}, on_hint: {ResourceExhausted} }"
+    );
 }
 
 struct Collected(Option<HeaderMap>);
@@ -378,9 +372,6 @@ fn trailers_tell_where_the_head_does_not() {
     // What the head says stands.
     assert_eq!(class(&[("grpc-status", "14")], Some(&[("grpc-status", "0")])), Some(transient(None)));
     assert_eq!(class(&[("grpc-status", "0")], Some(&[("grpc-status", "14")])), Some(Class::Success));
-    let error: Result<Response<Collected>, &str> = Err("reset");
-    assert_eq!(grpc::classify().with_trailers().classify(&error), None);
-    assert_eq!(grpc::classify().with_trailers().or(classify::errors()).classify(&error), Some(Class::transient()));
 }
 
 fn decide<P: Policy<Request<()>, Response<()>, Infallible, Keep = tower_tenacity::keep::Cloned>>(
@@ -536,7 +527,7 @@ proptest! {
                 response.headers_mut().append(names[name], value);
             }
         }
-        let class = grpc::classify().class_of(&response);
+        let class = Classifier::new().class_of(&response);
         prop_assert_eq!(class == Class::Success, code == "0");
         prop_assert!(class == Class::Permanent || matches!(code.as_str(), "0" | "8" | "14"));
     }

@@ -129,12 +129,6 @@ pub struct Or<A, B> {
     second: B,
 }
 
-impl<A, B> Or<A, B> {
-    pub(in crate::policy) const fn new(first: A, second: B) -> Self {
-        Self { first, second }
-    }
-}
-
 impl<Res, E, A: Classify<Res, E>, B: Classify<Res, E>> Classify<Res, E> for Or<A, B> {
     fn classify(&self, outcome: &Result<Res, E>) -> Option<Class> {
         self.first.classify(outcome).or_else(|| self.second.classify(outcome))
@@ -180,7 +174,7 @@ macro_rules! chains {
             /// Asks another classifier where this one has no opinion.
             #[must_use]
             pub const fn or<C>(self, other: C) -> Or<Self, C> {
-                Or::new(self, other)
+                Or { first: self, second: other }
             }
         }
     )+};

@@ -1,23 +1,21 @@
-use std::time::Duration;
+use std::{error::Error, fmt, marker::PhantomData, time::Duration};
 
 use http::{HeaderMap, Response, StatusCode};
 
 use super::{
     Trailers,
     code::{Code, Codes},
-    details,
+    details, errors,
 };
-use crate::policy::classify::{Class, Classify, Or};
+use crate::policy::classify::{Class, Classify, ErrorChain, Typed};
 
-/// Tells what a response to a gRPC call means: see [`classify`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Classifier {
-    // Whatever else the server says, and only if it says when.
-    always: Codes,
-    on_hint: Codes,
-}
-
-/// Tells what a response to a gRPC call means.
+/// Tells what a response to a gRPC call means, or a failed connection.
+///
+/// It serves every [`http::Response`], and every error that is an [`Error`] or a boxed one as tower's layers
+/// return it; its parameter keeps those two apart and is inferred in a layer. ([`Classifier::new`] is for those who ask
+/// [it](Classifier::class_of) [themselves](Classifier::class_of_error).)
+///
+/// # Responses
 ///
 /// The code is taken from `grpc-status` in the head of the response: that is where gRPC servers put the status of a
 /// call that fails before its first message ("Trailers-Only"). Without one it is derived from the
@@ -31,11 +29,9 @@ pub struct Classifier {
 /// | `RESOURCE_EXHAUSTED` without | permanent | a quota that may take a day, or a message that is too large |
 /// | `ABORTED` | permanent | what is to be repeated is the whole transaction, not its last call |
 /// | `DEADLINE_EXCEEDED` | permanent | the time is up, and the call may have been carried out |
-/// | `INTERNAL` | permanent | a bug; streams that were reset are errors of the transport here, no responses |
+/// | `INTERNAL` | permanent | a bug |
 /// | `UNKNOWN`, `CANCELLED` | permanent | nobody can say that repeating it helps, or is safe |
 /// | all others | permanent | another attempt is answered the same |
-///
-/// Errors of the transport are no responses: about them it has no opinion.
 ///
 /// The delay is the first of these that is there:
 ///
@@ -45,6 +41,15 @@ pub struct Classifier {
 /// 3. `Retry-After`, from proxies.
 ///
 /// A delay says when, not whether: for a code that is permanent by the table it is not looked at.
+///
+/// # Errors of connections
+///
+/// | error | class | why |
+/// |---|---|---|
+/// | an HTTP/2 stream refused by the server | never sent | it was not looked at |
+/// | an HTTP/2 stream reset for another reason | that of the code it stands for: `INTERNAL`, `CANCELLED`, … | the server had begun; that is no lost connection |
+/// | a timeout, tonic's or tower's | that of `DEADLINE_EXCEEDED` | the call may have been carried out |
+/// | anything else | as in [`http::classify`](crate::policy::http::classify); transient errors only with `UNAVAILABLE` | a lost connection is `UNAVAILABLE` in gRPC |
 ///
 /// ```
 /// use std::{convert::Infallible, time::Duration};
@@ -68,12 +73,42 @@ pub struct Classifier {
 ///
 /// [A6]: https://github.com/grpc/proposal/blob/master/A6-client-retries.md
 /// [AIP-194]: https://google.aip.dev/194
+pub struct Classifier<M = Typed> {
+    // Whatever else the server says, and only if it says when.
+    always: Codes,
+    on_hint: Codes,
+    marker: PhantomData<fn() -> M>,
+}
+
+/// Tells what a response to a gRPC call means, or a failed connection: see [`Classifier`] for the tables.
+///
+/// ```
+/// use http::Response;
+/// use tower_tenacity::{RetryPolicy, policy::grpc::{self, Code}};
+///
+/// let policy = RetryPolicy::new().classify(grpc::classify().also_retry(Code::Aborted));
+/// # fn check<P: tower_tenacity::Policy<(), Response<()>, std::io::Error>>(_: &P) {} check(&policy);
+/// # let policy = RetryPolicy::new().classify(grpc::classify());
+/// # fn boxed<P: tower_tenacity::Policy<(), Response<()>, Box<dyn std::error::Error + Send + Sync>>>(_: &P) {} boxed(&policy);
+/// ```
 #[must_use]
-pub const fn classify() -> Classifier {
-    Classifier { always: Codes::only(Code::Unavailable), on_hint: Codes::only(Code::ResourceExhausted) }
+pub const fn classify<M>() -> Classifier<M> {
+    Classifier {
+        always: Codes::only(Code::Unavailable),
+        on_hint: Codes::only(Code::ResourceExhausted),
+        marker: PhantomData,
+    }
 }
 
 impl Classifier {
+    /// A classifier to be asked directly; for a layer there is [`classify()`].
+    #[must_use]
+    pub const fn new() -> Self {
+        classify()
+    }
+}
+
+impl<M> Classifier<M> {
     /// Also retries calls that end with `code`. It has to be safe to repeat them: gRPC has no mark for that.
     ///
     /// Without effect for [`Code::Ok`].
@@ -102,14 +137,8 @@ impl Classifier {
     }
 
     /// Also looks for the status in the trailers, of bodies that have been [collected](Trailers).
-    pub const fn with_trailers(self) -> TrailersClassifier {
+    pub const fn with_trailers(self) -> TrailersClassifier<M> {
         TrailersClassifier { head: self }
-    }
-
-    /// Asks another classifier where this one has no opinion: about errors.
-    #[must_use]
-    pub const fn or<C>(self, other: C) -> Or<Self, C> {
-        Or::new(self, other)
     }
 
     /// What a response means, by its head.
@@ -120,6 +149,16 @@ impl Classifier {
             None | Some(Code::Ok) => Class::Success,
             Some(code) => self.failure(code, response.status(), response.headers()),
         }
+    }
+
+    /// What an error means, or `None` for no opinion.
+    #[must_use]
+    pub fn class_of_error(&self, error: &(dyn Error + 'static)) -> Option<Class> {
+        Some(match errors::code_of(error)? {
+            code if !self.always.contains(code) => Class::Permanent,
+            Code::ResourceExhausted => Class::throttled(None),
+            _ => Class::transient(),
+        })
     }
 
     // Out of the way of success.
@@ -142,34 +181,45 @@ impl Classifier {
     }
 }
 
-impl Default for Classifier {
+impl<B, E: ErrorChain<M>, M> Classify<Response<B>, E> for Classifier<M> {
+    #[inline]
+    fn classify(&self, outcome: &Result<Response<B>, E>) -> Option<Class> {
+        match outcome {
+            Ok(response) => Some(self.class_of(response)),
+            Err(error) => self.class_of_error(error.outermost()),
+        }
+    }
+}
+
+// Not derived: that would ask the same of the marker.
+impl<M> Clone for Classifier<M> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<M> Copy for Classifier<M> {}
+
+impl<M> Default for Classifier<M> {
     fn default() -> Self {
         classify()
     }
 }
 
-impl<B, E> Classify<Response<B>, E> for Classifier {
-    #[inline]
-    fn classify(&self, outcome: &Result<Response<B>, E>) -> Option<Class> {
-        Some(self.class_of(outcome.as_ref().ok()?))
+impl<M> fmt::Debug for Classifier<M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Classifier").field("always", &self.always).field("on_hint", &self.on_hint).finish()
     }
 }
 
 /// Tells what a response to a gRPC call means, by its head and its trailers; made by
 /// [`with_trailers`](Classifier::with_trailers).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
-pub struct TrailersClassifier {
-    head: Classifier,
+pub struct TrailersClassifier<M = Typed> {
+    head: Classifier<M>,
 }
 
-impl TrailersClassifier {
-    /// Asks another classifier where this one has no opinion: about errors.
-    #[must_use]
-    pub const fn or<C>(self, other: C) -> Or<Self, C> {
-        Or::new(self, other)
-    }
-
+impl<M> TrailersClassifier<M> {
     /// What a response means.
     #[must_use]
     pub fn class_of<B: Trailers>(&self, response: &Response<B>) -> Class {
@@ -185,9 +235,26 @@ impl TrailersClassifier {
     }
 }
 
-impl<B: Trailers, E> Classify<Response<B>, E> for TrailersClassifier {
+impl<B: Trailers, E: ErrorChain<M>, M> Classify<Response<B>, E> for TrailersClassifier<M> {
     fn classify(&self, outcome: &Result<Response<B>, E>) -> Option<Class> {
-        Some(self.class_of(outcome.as_ref().ok()?))
+        match outcome {
+            Ok(response) => Some(self.class_of(response)),
+            Err(error) => self.head.class_of_error(error.outermost()),
+        }
+    }
+}
+
+impl<M> Clone for TrailersClassifier<M> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<M> Copy for TrailersClassifier<M> {}
+
+impl<M> fmt::Debug for TrailersClassifier<M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TrailersClassifier").field("head", &self.head).finish()
     }
 }
 

@@ -84,14 +84,15 @@ fn in_any(any: &[u8]) -> Option<Duration> {
 
 // RetryInfo { Duration retry_delay = 1 }, Duration { int64 seconds = 1, int32 nanos = 2 }
 fn in_retry_info(retry_info: &[u8]) -> Option<Duration> {
-    let (mut seconds, mut nanos) = (0, 0);
+    let (mut seconds, mut nanos) = (0, 0_u32);
     let mut malformed = false;
     // If the field comes twice, both are one message.
     each_field(retry_info, |number, value| {
         if let (1, Value::Bytes(delay)) = (number, value) {
             let read = each_field(delay, |number, value| match (number, value) {
                 (1, Value::Varint(value)) => seconds = value,
-                (2, Value::Varint(value)) => nanos = value,
+                // The upper half is that of a sign.
+                (2, Value::Varint(value)) => nanos = value as u32,
                 _ => {}
             });
             malformed |= read.is_none();
@@ -101,7 +102,7 @@ fn in_retry_info(retry_info: &[u8]) -> Option<Duration> {
     if malformed || seconds > MOST_SECONDS || nanos > 999_999_999 {
         return None;
     }
-    let delay = Duration::new(seconds, u32::try_from(nanos).ok()?);
+    let delay = Duration::new(seconds, nanos);
     if delay.is_zero() { None } else { Some(delay) }
 }
 
@@ -117,6 +118,9 @@ fn each_field<'a>(mut rest: &'a [u8], mut visit: impl FnMut(u64, Value<'a>)) -> 
     let mut depth = 0_usize;
     while !rest.is_empty() {
         let key = varint(&mut rest)?;
+        if key >> 3 == 0 {
+            return None;
+        }
         let value = match key & 7 {
             0 => Value::Varint(varint(&mut rest)?),
             2 => {

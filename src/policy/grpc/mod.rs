@@ -52,6 +52,7 @@ mod classify;
 mod code;
 mod deadline;
 mod details;
+mod errors;
 mod policy;
 mod previous_attempts;
 mod trailers;
