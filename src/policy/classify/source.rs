@@ -39,7 +39,7 @@ impl ErrorChain<Boxed> for Box<dyn Error> {
 
 /// Whether an error of type `T` for which `test` holds is anywhere in the chain of causes.
 pub(super) fn any_cause<T: Error + 'static>(outermost: &(dyn Error + 'static), test: impl Fn(&T) -> bool) -> bool {
-    std::iter::successors(Some(outermost), |error| cause(*error)).any(|error| {
+    causes(outermost).any(|error| {
         error
             .downcast_ref::<T>()
             // Both pass on the source of what they hold, not what they hold.
@@ -47,6 +47,11 @@ pub(super) fn any_cause<T: Error + 'static>(outermost: &(dyn Error + 'static), t
             .or_else(|| error.downcast_ref::<Box<T>>().map(|error| &**error))
             .is_some_and(&test)
     })
+}
+
+/// The error itself and all that caused it, outermost first.
+pub(crate) fn causes<'a>(outermost: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
+    std::iter::successors(Some(outermost), |error| cause(*error))
 }
 
 fn cause<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a (dyn Error + 'static)> {
