@@ -1,7 +1,12 @@
 //! What gRPC responses mean: codes, server-dictated delays, and bytes from a server that wishes no good.
 #![cfg(feature = "http")]
 
-use std::{convert::Infallible, time::Duration};
+use std::{
+    convert::Infallible,
+    error::Error,
+    io,
+    time::{Duration, SystemTime},
+};
 
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response};
 use proptest::prelude::*;
@@ -209,11 +214,48 @@ fn pushback_goes_before_retry_info_before_retry_after() {
 
 #[test]
 fn a_malformed_hint_is_no_hint() {
-    for value in ["-5", "5.5", "soon", "", "0", "99999999999"] {
+    for value in ["-5", "NaN", "soon", "", "0", "1e300"] {
         assert_eq!(class(&[("grpc-status", "14"), ("retry-after", value)]), transient(None), "{value:?}");
         assert_eq!(class(&[("grpc-status", "8"), ("retry-after", value)]), Class::Permanent, "{value:?}");
     }
     assert_eq!(class(&[("grpc-status", "14"), (DETAILS, "!"), ("retry-after", "2")]), transient(millis(2000)));
+}
+
+#[test]
+fn a_date_is_taken_against_the_wall_clock() {
+    let classify = Classifier::new().wall_clock(|| SystemTime::UNIX_EPOCH + Duration::from_secs(784_111_770));
+    let response = response(&[("grpc-status", "14"), ("retry-after", "Sun, 06 Nov 1994 08:49:37 GMT")]);
+    assert_eq!(classify.class_of(&response), transient(millis(7000)));
+}
+
+#[test]
+fn errors_of_connections_are_classified_whether_boxed_or_not() {
+    fn class(error: io::Error) -> Option<Class> {
+        grpc::classify().classify(&Err::<Response<()>, _>(error))
+    }
+    fn boxed(error: impl Into<Box<dyn Error + Send + Sync>>) -> Option<Class> {
+        grpc::classify().classify(&Err::<Response<()>, Box<dyn Error + Send + Sync>>(error.into()))
+    }
+    let error = |kind: io::ErrorKind| io::Error::from(kind);
+    for (kind, expected) in [
+        (io::ErrorKind::ConnectionRefused, Class::Unsent),
+        (io::ErrorKind::ConnectionReset, Class::transient()),
+        (io::ErrorKind::InvalidInput, Class::Permanent),
+    ] {
+        assert_eq!((class(error(kind)), boxed(error(kind))), (Some(expected), Some(expected)), "{kind}");
+    }
+    // A timeout says nothing about whether the call was carried out.
+    assert_eq!(boxed(tower::timeout::error::Elapsed::new()), Some(Class::Permanent));
+    let class_of = |classify: Classifier, error: &(dyn Error + 'static)| classify.class_of_error(error);
+    let elapsed = tower::timeout::error::Elapsed::new();
+    assert_eq!(class_of(Classifier::new().also_retry(Code::DeadlineExceeded), &elapsed), Some(Class::transient()));
+    // A connection that was lost is UNAVAILABLE; one that was never made is not even that.
+    let never = Classifier::new().never_retry(Code::Unavailable);
+    assert_eq!(class_of(never, &error(io::ErrorKind::ConnectionReset)), Some(Class::Permanent));
+    assert_eq!(class_of(never, &error(io::ErrorKind::ConnectionRefused)), Some(Class::Unsent));
+    // With trailers, errors are the same.
+    let reset: Result<Response<Collected>, _> = Err(error(io::ErrorKind::ConnectionReset));
+    assert_eq!(grpc::classify().with_trailers().classify(&reset), Some(Class::transient()));
 }
 
 #[test]

@@ -151,16 +151,28 @@ impl Log {
     }
 }
 
-async fn greet(log: &Log, channel: Channel, request: Request<String>) -> Result<String, Status> {
-    let policy = RetryPolicy::grpc()
+type Retried = http::Request<ReplayBody<Body>>;
+
+fn policy(log: &Log) -> RetryPolicy<impl Stop + Copy, wait::Fixed, grpc::Classifier, impl Watch, KeepRequest> {
+    RetryPolicy::grpc()
         .wait(wait::fixed(Duration::from_millis(1)))
         .hook(grpc::previous_attempts())
         .observe(log.clone())
-        .keep(KeepRequest);
+        .keep(KeepRequest)
+}
+
+async fn greet(log: &Log, channel: Channel, request: Request<String>) -> Result<String, Status> {
+    greet_by(policy(log), channel, request).await
+}
+
+async fn greet_by<P>(policy: P, channel: Channel, request: Request<String>) -> Result<String, Status>
+where
+    P: Policy<Retried, http::Response<Body>, tonic::transport::Error> + Clone,
+{
     let channel = ServiceBuilder::new()
         .layer(ReplayBodyLayer::new(64 * 1024))
         .layer(RetryLayer::new(policy))
-        .map_request(|request: http::Request<ReplayBody<Body>>| request.map(Body::new))
+        .map_request(|request: Retried| request.map(Body::new))
         .service(channel);
     let mut client = tonic::client::Grpc::new(channel);
     client.ready().await.map_err(|error| Status::unknown(error.to_string()))?;

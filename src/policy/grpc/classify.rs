@@ -1,4 +1,9 @@
-use std::{error::Error, fmt, marker::PhantomData, time::Duration};
+use std::{
+    error::Error,
+    fmt,
+    marker::PhantomData,
+    time::{Duration, SystemTime},
+};
 
 use http::{HeaderMap, Response, StatusCode};
 
@@ -7,7 +12,10 @@ use super::{
     code::{Code, Codes},
     details, errors,
 };
-use crate::policy::classify::{Class, Classify, ErrorChain, Typed};
+use crate::policy::{
+    classify::{Class, Classify, ErrorChain, Typed},
+    http::{Classifier as OverHttp, hints},
+};
 
 /// Tells what a response to a gRPC call means, or a failed connection.
 ///
@@ -38,7 +46,7 @@ use crate::policy::classify::{Class, Classify, ErrorChain, Typed};
 /// 1. `grpc-retry-pushback-ms`, in milliseconds ([A6]); **negative or unreadable means: do not retry**, whatever the code is.
 ///    Zero is a permission to retry without a delay of the server's: the policy waits its own.
 /// 2. `google.rpc.RetryInfo` in `grpc-status-details-bin`; malformed, negative or absurd ones are ignored.
-/// 3. `Retry-After`, from proxies.
+/// 3. `Retry-After` and its [relatives](hints), from proxies.
 ///
 /// A delay says when, not whether: for a code that is permanent by the table it is not looked at.
 ///
@@ -77,6 +85,7 @@ pub struct Classifier<M = Typed> {
     // Whatever else the server says, and only if it says when.
     always: Codes,
     on_hint: Codes,
+    now: fn() -> SystemTime,
     marker: PhantomData<fn() -> M>,
 }
 
@@ -96,6 +105,7 @@ pub const fn classify<M>() -> Classifier<M> {
     Classifier {
         always: Codes::only(Code::Unavailable),
         on_hint: Codes::only(Code::ResourceExhausted),
+        now: SystemTime::now,
         marker: PhantomData,
     }
 }
@@ -136,6 +146,15 @@ impl<M> Classifier<M> {
         self
     }
 
+    /// Where the time of day comes from. Default: [`SystemTime::now`].
+    ///
+    /// It is asked only for a `Retry-After` that is a date and has no `Date` beside it.
+    #[must_use]
+    pub const fn wall_clock(mut self, now: fn() -> SystemTime) -> Self {
+        self.now = now;
+        self
+    }
+
     /// Also looks for the status in the trailers, of bodies that have been [collected](Trailers).
     pub const fn with_trailers(self) -> TrailersClassifier<M> {
         TrailersClassifier { head: self }
@@ -154,11 +173,18 @@ impl<M> Classifier<M> {
     /// What an error means, or `None` for no opinion.
     #[must_use]
     pub fn class_of_error(&self, error: &(dyn Error + 'static)) -> Option<Class> {
-        Some(match errors::code_of(error)? {
-            code if !self.always.contains(code) => Class::Permanent,
-            Code::ResourceExhausted => Class::throttled(None),
-            _ => Class::transient(),
-        })
+        match errors::code_of(error) {
+            Some(code) if !self.always.contains(code) => Some(Class::Permanent),
+            Some(Code::ResourceExhausted) => Some(Class::throttled(None)),
+            Some(_) => Some(Class::transient()),
+            None => match OverHttp::new().class_of_error(error)? {
+                // A lost connection is UNAVAILABLE.
+                Class::Transient { .. } | Class::Throttled { .. } if !self.always.contains(Code::Unavailable) => {
+                    Some(Class::Permanent)
+                }
+                class => Some(class),
+            },
+        }
     }
 
     // Out of the way of success.
@@ -168,7 +194,7 @@ impl<M> Classifier<M> {
         if !always && !self.on_hint.contains(code) {
             return Class::Permanent;
         }
-        let Ok(retry_after) = delay(headers) else { return Class::Permanent };
+        let Ok(retry_after) = self.delay(status, headers) else { return Class::Permanent };
         if !always && retry_after.is_none() {
             return Class::Permanent;
         }
@@ -178,6 +204,13 @@ impl<M> Classifier<M> {
         } else {
             Class::Transient { retry_after }
         }
+    }
+
+    fn delay(&self, status: StatusCode, headers: &HeaderMap) -> Result<Option<Duration>, Forbidden> {
+        if let Some(pushback) = pushback(headers)? {
+            return Ok(Some(pushback));
+        }
+        Ok(details::retry_delay(headers).or_else(|| hints::retry_after(status, headers, self.now)))
     }
 }
 
@@ -261,13 +294,6 @@ impl<M> fmt::Debug for TrailersClassifier<M> {
 /// The server forbids to retry.
 struct Forbidden;
 
-fn delay(headers: &HeaderMap) -> Result<Option<Duration>, Forbidden> {
-    if let Some(pushback) = pushback(headers)? {
-        return Ok(Some(pushback));
-    }
-    Ok(details::retry_delay(headers).or_else(|| retry_after(headers)))
-}
-
 // "An ASCII encoded signed 32-bit integer"; what is negative or anything else forbids, and so do two of them.
 fn pushback(headers: &HeaderMap) -> Result<Option<Duration>, Forbidden> {
     let mut values = headers.get_all("grpc-retry-pushback-ms").into_iter();
@@ -277,11 +303,4 @@ fn pushback(headers: &HeaderMap) -> Result<Option<Duration>, Forbidden> {
         Some(Ok(millis)) if values.next().is_none() => Ok(Some(Duration::from_millis(millis))),
         _ => Err(Forbidden),
     }
-}
-
-fn retry_after(headers: &HeaderMap) -> Option<Duration> {
-    let text = headers.get(http::header::RETRY_AFTER)?.to_str().ok()?;
-    let digits = text.bytes().all(|byte| byte.is_ascii_digit());
-    let seconds = digits.then(|| text.parse::<u32>().ok())??;
-    (seconds > 0).then(|| Duration::from_secs(seconds.into()))
 }

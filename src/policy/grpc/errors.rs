@@ -6,6 +6,7 @@
 use std::error::Error;
 
 use super::Code;
+use crate::policy::classify::causes;
 
 /// A chain that is longer goes in circles.
 const DEPTH: usize = 32;
@@ -14,7 +15,7 @@ const DEPTH: usize = 32;
 /// code can say.
 #[cold]
 pub(super) fn code_of(outermost: &(dyn Error + 'static)) -> Option<Code> {
-    std::iter::successors(Some(outermost), |error| (*error).source()).take(DEPTH).find_map(|error| {
+    causes(outermost).take(DEPTH).find_map(|error| {
         let shown = error.to_string();
         match &*shown {
             // tonic's channel, by `grpc-timeout` and `Endpoint::timeout`; tower's `Timeout`.
