@@ -4,8 +4,12 @@
 use std::{
     collections::VecDeque,
     convert::Infallible,
-    net::SocketAddr,
-    sync::{Arc, Mutex},
+    future::Future,
+    net::{Ipv4Addr, SocketAddr, SocketAddrV4},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
@@ -18,13 +22,13 @@ use tonic::{
     metadata::MetadataMap,
     transport::{Channel, Endpoint, Server, server::TcpIncoming},
 };
-use tower::{ServiceBuilder, service_fn};
+use tower::{BoxError, ServiceBuilder, service_fn};
 use tower_tenacity::{
-    Attempt, Keep, RetryLayer, RetryPolicy,
+    Attempt, Keep, Policy, RetryLayer, RetryPolicy,
     body::{RepeatBody, ReplayBody, ReplayBodyLayer},
-    hooks::{Delay, Observer},
+    hooks::{self, Delay, Observer},
     policy::grpc,
-    wait,
+    stop, wait,
 };
 
 // Messages are plain text: no code generation, no protobuf.
@@ -66,6 +70,8 @@ impl Decoder for Text {
     }
 }
 
+const LOOPBACK: SocketAddr = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0));
+
 /// Answers with a script, then greets, and remembers what it was sent.
 #[derive(Clone, Default)]
 struct Greeter {
@@ -79,10 +85,12 @@ impl Greeter {
     }
 
     async fn start(&self) -> Channel {
-        let incoming = TcpIncoming::bind(SocketAddr::from(([127, 0, 0, 1], 0))).expect("a port");
-        let address = incoming.local_addr().expect("an address");
+        channel(self.serve(TcpIncoming::bind(LOOPBACK).expect("a port")))
+    }
+
+    fn serve(&self, incoming: TcpIncoming) -> SocketAddr {
         let greeter = self.clone();
-        let service = service_fn(move |request: http::Request<Body>| {
+        serve(incoming, move |request: http::Request<Body>| {
             let greeter = greeter.clone();
             let headers = request.headers().clone();
             async move {
@@ -97,9 +105,7 @@ impl Greeter {
                 });
                 Ok::<_, Infallible>(tonic::server::Grpc::new(Text).unary(greet, request).await)
             }
-        });
-        tokio::spawn(Server::builder().serve_with_incoming(service, incoming));
-        channel(address)
+        })
     }
 
     fn calls(&self) -> usize {
@@ -112,8 +118,23 @@ impl Greeter {
     }
 }
 
+fn serve<F, Fut, E>(incoming: TcpIncoming, answer: F) -> SocketAddr
+where
+    F: FnMut(http::Request<Body>) -> Fut + Clone + Send + 'static,
+    Fut: Future<Output = Result<http::Response<Body>, E>> + Send + 'static,
+    E: Into<BoxError> + Send + 'static,
+{
+    let address = incoming.local_addr().expect("an address");
+    tokio::spawn(Server::builder().serve_with_incoming(service_fn(answer), incoming));
+    address
+}
+
+fn endpoint(address: SocketAddr) -> Endpoint {
+    Endpoint::from_shared(format!("http://{address}")).expect("an address")
+}
+
 fn channel(address: SocketAddr) -> Channel {
-    Endpoint::from_shared(format!("http://{address}")).expect("an address").connect_lazy()
+    endpoint(address).connect_lazy()
 }
 
 /// Keeps a request whose body can be kept.
@@ -151,9 +172,10 @@ impl Log {
     }
 }
 
+type Watched = ((((), grpc::Deadline), grpc::PreviousAttempts), hooks::Observed<Log>);
 type Retried = http::Request<ReplayBody<Body>>;
 
-fn policy(log: &Log) -> RetryPolicy<impl Stop + Copy, wait::Fixed, grpc::Classifier, impl Watch, KeepRequest> {
+fn policy(log: &Log) -> RetryPolicy<stop::AfterAttempt, wait::Fixed, grpc::Classifier, Watched, KeepRequest> {
     RetryPolicy::grpc()
         .wait(wait::fixed(Duration::from_millis(1)))
         .hook(grpc::previous_attempts())
@@ -214,7 +236,7 @@ async fn a_server_that_is_unavailable_twice_is_asked_three_times() {
         with_retry_info(Code::Unavailable, 7),
     ]);
     let log = Log::default();
-    let answer = greet(&log, greeter.start().await, Request::new("Ada".to_owned())).await;
+    let answer = greet(&log, greeter.start().await, name()).await;
     assert_eq!(answer.unwrap(), "hello Ada");
     assert_eq!(log.hints(), [millis(5), millis(7)]);
     let names: Vec<_> = greeter.seen.lock().unwrap().iter().map(|(_, name)| name.clone()).collect();
@@ -227,7 +249,7 @@ async fn a_server_that_is_unavailable_twice_is_asked_three_times() {
 async fn the_last_status_comes_out_with_its_message_and_details() {
     let greeter = Greeter::failing((1..=4).map(|millis| with_retry_info(Code::Unavailable, millis)));
     let log = Log::default();
-    let status = greet(&log, greeter.start().await, Request::new("Ada".to_owned())).await.unwrap_err();
+    let status = greet(&log, greeter.start().await, name()).await.unwrap_err();
     assert_eq!((status.code(), status.message()), (Code::Unavailable, "busy"));
     assert_eq!(status.details(), with_retry_info(Code::Unavailable, 3).details());
     assert_eq!((greeter.calls(), log.hints()), (3, vec![millis(1), millis(2)]));
@@ -242,7 +264,7 @@ async fn an_exhausted_resource_is_retried_only_if_the_server_says_when() {
     ] {
         let greeter = Greeter::failing([status]);
         let log = Log::default();
-        let answer = greet(&log, greeter.start().await, Request::new("Ada".to_owned())).await;
+        let answer = greet(&log, greeter.start().await, name()).await;
         assert_eq!(answer.is_ok(), calls == 2);
         assert_eq!((greeter.calls(), log.hints()), (calls, vec![millis(3); calls - 1]));
     }
@@ -259,7 +281,7 @@ async fn what_is_permanent_is_asked_once() {
     ] {
         let greeter = Greeter::failing([status.clone()]);
         let log = Log::default();
-        let answer = greet(&log, greeter.start().await, Request::new("Ada".to_owned())).await.unwrap_err();
+        let answer = greet(&log, greeter.start().await, name()).await.unwrap_err();
         assert_eq!((answer.code(), answer.message()), (status.code(), status.message()));
         assert_eq!((greeter.calls(), log.hints()), (1, vec![]), "{status}");
     }
@@ -268,7 +290,7 @@ async fn what_is_permanent_is_asked_once() {
 #[tokio::test]
 async fn each_attempt_is_told_what_is_left_of_the_deadline() {
     let greeter = Greeter::failing([Status::unavailable("busy"), Status::unavailable("busy")]);
-    let mut request = Request::new("Ada".to_owned());
+    let mut request = name();
     request.set_timeout(Duration::from_secs(30));
     let answer = greet(&Log::default(), greeter.start().await, request).await;
     assert_eq!(answer.unwrap(), "hello Ada");
@@ -283,8 +305,90 @@ async fn each_attempt_is_told_what_is_left_of_the_deadline() {
 #[tokio::test]
 async fn a_pause_longer_than_the_deadline_ends_the_call_at_once() {
     let greeter = Greeter::failing([with_header(Code::Unavailable, "grpc-retry-pushback-ms", "60000")]);
-    let mut request = Request::new("Ada".to_owned());
+    let mut request = name();
     request.set_timeout(Duration::from_secs(30));
     let status = greet(&Log::default(), greeter.start().await, request).await.unwrap_err();
     assert_eq!((status.code(), greeter.calls()), (Code::Unavailable, 1));
+}
+
+fn name() -> Request<String> {
+    Request::new("Ada".to_owned())
+}
+
+#[tokio::test]
+async fn a_server_that_is_down_is_tried_three_times() {
+    let nobody = std::net::TcpListener::bind(LOOPBACK).expect("a port").local_addr().expect("an address");
+    let log = Log::default();
+    let status = greet(&log, channel(nobody), name()).await.unwrap_err();
+    assert_eq!((status.code(), log.hints()), (Code::Unavailable, vec![None, None]));
+    // It is not even a matter of codes: nothing was sent.
+    let log = Log::default();
+    let never = policy(&log).never_retry(grpc::Code::Unavailable);
+    greet_by(never, channel(nobody), name()).await.unwrap_err();
+    assert_eq!(log.hints(), [None, None]);
+}
+
+#[tokio::test]
+async fn a_connection_that_is_lost_is_made_anew() {
+    let listener = tokio::net::TcpListener::bind(LOOPBACK).await.expect("a port");
+    let address = listener.local_addr().expect("an address");
+    let greeter = Greeter::default();
+    let server = greeter.clone();
+    tokio::spawn(async move {
+        for _ in 0..2 {
+            drop(listener.accept().await);
+        }
+        server.serve(TcpIncoming::from(listener));
+    });
+    let log = Log::default();
+    let answer = greet(&log, channel(address), name()).await;
+    assert_eq!(answer.unwrap(), "hello Ada");
+    assert_eq!((greeter.calls(), log.hints()), (1, vec![None, None]));
+}
+
+#[tokio::test]
+async fn a_stream_that_is_reset_is_not_retried() {
+    let calls = Arc::new(AtomicUsize::new(0));
+    let counted = calls.clone();
+    // A service that fails has its stream reset with INTERNAL_ERROR.
+    let address = serve(TcpIncoming::bind(LOOPBACK).expect("a port"), move |_| {
+        counted.fetch_add(1, Ordering::Relaxed);
+        std::future::ready(Err::<http::Response<Body>, BoxError>("broken".into()))
+    });
+    let status = greet(&Log::default(), channel(address), name()).await.unwrap_err();
+    assert_eq!((status.code(), calls.load(Ordering::Relaxed)), (Code::Internal, 1));
+    let also = policy(&Log::default()).also_retry(grpc::Code::Internal);
+    greet_by(also, channel(address), name()).await.unwrap_err();
+    assert_eq!(calls.load(Ordering::Relaxed), 1 + 3);
+}
+
+#[tokio::test]
+async fn a_call_that_timed_out_is_not_retried_unless_one_says_so() {
+    let calls = Arc::new(AtomicUsize::new(0));
+    let counted = calls.clone();
+    let address = serve(TcpIncoming::bind(LOOPBACK).expect("a port"), move |_| {
+        counted.fetch_add(1, Ordering::Relaxed);
+        std::future::pending::<Result<http::Response<Body>, BoxError>>()
+    });
+    let channel = endpoint(address).timeout(Duration::from_millis(20)).connect_lazy();
+    greet(&Log::default(), channel.clone(), name()).await.unwrap_err();
+    assert_eq!(calls.load(Ordering::Relaxed), 1);
+    let also = policy(&Log::default()).also_retry(grpc::Code::DeadlineExceeded);
+    greet_by(also, channel, name()).await.unwrap_err();
+    assert_eq!(calls.load(Ordering::Relaxed), 1 + 3);
+}
+
+#[tokio::test]
+async fn a_proxy_that_answers_instead_is_understood() {
+    for (status, calls) in [(503, 3), (429, 3), (404, 1), (500, 1)] {
+        let count = Arc::new(AtomicUsize::new(0));
+        let counted = count.clone();
+        let address = serve(TcpIncoming::bind(LOOPBACK).expect("a port"), move |_| {
+            counted.fetch_add(1, Ordering::Relaxed);
+            let page = Body::new(axum::body::Body::from("<html>"));
+            std::future::ready(http::Response::builder().status(status).body(page))
+        });
+        greet(&Log::default(), channel(address), name()).await.unwrap_err();
+        assert_eq!(count.load(Ordering::Relaxed), calls, "{status}");
+    }
 }

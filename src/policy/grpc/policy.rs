@@ -1,14 +1,58 @@
-use super::{Classifier, Deadline, classify, deadline};
+use super::{Classifier, Code, Deadline, classify, deadline};
 use crate::policy::{RetryPolicy, classify::Typed, stop, wait};
 
-/// The type of [`RetryPolicy::grpc`], to be named in a struct field.
+/// The type of [`RetryPolicy::grpc`], to be named in a struct field. The parameter is that of its [`Classifier`].
 pub type Policy<M = Typed> = RetryPolicy<stop::AfterAttempt, wait::FlooredJitter, Classifier<M>, ((), Deadline)>;
 
 impl RetryPolicy {
-    /// How unary gRPC calls are retried: three attempts, [floored jitter](wait::floored_jitter) where the server names no delay and
-    /// the server's delay where it does, what [`grpc::classify`](classify) says, within the
-    /// [deadline](super::deadline()) that comes with the request.
+    /// How unary gRPC calls are retried: three attempts, [floored jitter](wait::floored_jitter) where the server names no delay
+    /// and the server's delay where it does, within the [deadline](deadline()) that comes with the request. What is
+    /// retried is said by the [`Classifier`]: `UNAVAILABLE`, whichever method was called, lost connections, and
+    /// `RESOURCE_EXHAUSTED` if the server says when.
+    ///
+    /// Official gRPC clients do not retry unless configured to, and never make more than five attempts
+    /// ([A6](https://github.com/grpc/proposal/blob/master/A6-client-retries.md)); three is what [`RetryPolicy::new`] takes.
+    ///
+    /// ```
+    /// use http::{Request, Response};
+    /// use tower::{BoxError, ServiceBuilder, service_fn};
+    /// use tower_tenacity::{RetryLayer, RetryPolicy, policy::grpc::{self, Code}, stop};
+    ///
+    /// struct Client {
+    ///     policy: grpc::Policy,
+    /// }
+    ///
+    /// let client = Client { policy: RetryPolicy::grpc().also_retry(Code::Aborted) };
+    /// # let _ = client.policy;
+    ///
+    /// let policy = RetryPolicy::grpc().stop(stop::after_attempt(5)).hook(grpc::previous_attempts());
+    /// let channel = ServiceBuilder::new().layer(RetryLayer::new(policy)).service(service_fn(
+    ///     |request: Request<String>| async move { Ok::<_, BoxError>(Response::new(request.into_body())) },
+    /// ));
+    /// # fn check<S: tower::Service<Request<String>>>(_: S) {} check(channel);
+    /// ```
+    ///
+    /// Where the policy gets a [classifier](RetryPolicy::classify) of another kind, the parameter has to be written:
+    /// `RetryPolicy::grpc::<Typed>()`, with whichever [marker](crate::classify::Typed).
     pub fn grpc<M>() -> Policy<M> {
         RetryPolicy::new().classify(classify()).hook(deadline())
+    }
+}
+
+/// Settings of a policy with the classifier of gRPC.
+impl<S, W, H, K, M> RetryPolicy<S, W, Classifier<M>, H, K> {
+    /// See [`grpc::Classifier::also_retry`](Classifier::also_retry).
+    pub fn also_retry(self, code: Code) -> Self {
+        self.map_classify(|classify| classify.also_retry(code))
+    }
+
+    /// See [`grpc::Classifier::also_retry_on_hint`](Classifier::also_retry_on_hint).
+    pub fn also_retry_on_hint(self, code: Code) -> Self {
+        self.map_classify(|classify| classify.also_retry_on_hint(code))
+    }
+
+    /// See [`grpc::Classifier::never_retry`](Classifier::never_retry).
+    pub fn never_retry(self, code: Code) -> Self {
+        self.map_classify(|classify| classify.never_retry(code))
     }
 }
