@@ -28,21 +28,19 @@ type BoxError = Box<dyn Error + Send + Sync>;
 /// shared, other data is converted once. Its error comes out as it is, as a boxed error.
 ///
 /// ```
-/// use http_body::Body;
-/// use http_body_util::{BodyExt, Full};
-/// use bytes::Bytes;
+/// use axum::body::{Body, HttpBody, to_bytes};
 /// use tower_tenacity::body::{RepeatBody, ReplayBody};
 ///
-/// # #[tokio::main(flavor = "current_thread")] async fn main() {
-/// let (first, kept) = ReplayBody::new(Full::new(Bytes::from("hello")), 1024).keep();
-/// let kept = kept.unwrap();
-/// assert_eq!(first.size_hint().exact(), Some(5));
-/// assert_eq!(first.collect().await.unwrap().to_bytes(), "hello");
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), axum::Error> {
+/// let (first, kept) = ReplayBody::new(Body::from("hello"), 1024).keep();
+/// assert_eq!(to_bytes(Body::new(first), 1024).await?, "hello");
 ///
-/// assert_eq!(ReplayBody::<Full<Bytes>>::check(&kept), Ok(()));
+/// let kept = kept.unwrap();
+/// assert_eq!(ReplayBody::<Body>::check(&kept), Ok(()));
 /// let (second, _) = ReplayBody::again(kept, true);
 /// assert_eq!(second.size_hint().exact(), Some(5));
-/// assert_eq!(second.collect().await.unwrap().to_bytes(), "hello");
+/// assert_eq!(to_bytes(Body::new(second), 1024).await?, "hello");
+/// # Ok(())
 /// # }
 /// ```
 pub struct ReplayBody<B> {
