@@ -16,8 +16,6 @@ use std::{
 
 use crate::classify::{Class, causes};
 
-const UNSENT: Class = Class::Unsent;
-
 /// A chain that is longer goes in circles.
 const DEPTH: usize = 32;
 
@@ -30,15 +28,12 @@ pub(super) fn class_of(outermost: &(dyn Error + 'static)) -> Option<Class> {
         match Finding::of(error) {
             Finding::Nothing => {}
             Finding::Connecting => connecting = true,
-            Finding::Transient if connecting => return Some(UNSENT),
-            Finding::Transient => return Some(Class::transient()),
-            Finding::Unsent => return Some(UNSENT),
-            Finding::Throttled => return Some(Class::throttled(None)),
-            Finding::Permanent => return Some(Class::Permanent),
+            Finding::Is(Class::Transient { .. }) if connecting => break,
+            Finding::Is(class) => return Some(class),
             Finding::Foreign => return None,
         }
     }
-    Some(if connecting { UNSENT } else { Class::transient() })
+    Some(if connecting { Class::Unsent } else { Class::transient() })
 }
 
 /// What one error in a chain says.
@@ -48,17 +43,16 @@ enum Finding {
     Nothing,
     /// A connection was being made.
     Connecting,
-    /// A failure of this attempt.
-    Transient,
-    /// The request was never sent, or not looked at.
-    Unsent,
-    /// The server finds that we send too much.
-    Throttled,
-    /// Another attempt would fail as well.
-    Permanent,
-    /// A matter for somebody else.
+    /// All there is to say.
+    Is(Class),
+    /// It is a matter for somebody else.
     Foreign,
 }
+
+const TRANSIENT: Finding = Finding::Is(Class::transient());
+const UNSENT: Finding = Finding::Is(Class::Unsent);
+const THROTTLED: Finding = Finding::Is(Class::throttled(None));
+const PERMANENT: Finding = Finding::Is(Class::Permanent);
 
 impl Finding {
     fn of(error: &(dyn Error + 'static)) -> Self {
@@ -89,8 +83,8 @@ fn input_output(error: &io::Error, shown: &str) -> Finding {
     let from_the_system = error.get_ref().is_none();
     match error.kind() {
         // Only `connect` reports this, and it means that there is no connection.
-        Kind::ConnectionRefused if from_the_system => Finding::Unsent,
-        Kind::PermissionDenied | Kind::InvalidInput | Kind::Unsupported => Finding::Permanent,
+        Kind::ConnectionRefused if from_the_system => UNSENT,
+        Kind::PermissionDenied | Kind::InvalidInput | Kind::Unsupported => PERMANENT,
         Kind::ConnectionReset
         | Kind::ConnectionAborted
         | Kind::BrokenPipe
@@ -102,10 +96,10 @@ fn input_output(error: &io::Error, shown: &str) -> Finding {
         | Kind::NetworkDown
             if from_the_system =>
         {
-            Finding::Transient
+            TRANSIENT
         }
         // `getaddrinfo` in the standard library.
-        _ if shown.starts_with("failed to lookup address information: ") => Finding::Unsent,
+        _ if shown.starts_with("failed to lookup address information: ") => UNSENT,
         _ => Finding::Nothing,
     }
 }
@@ -114,9 +108,9 @@ fn input_output(error: &io::Error, shown: &str) -> Finding {
 fn own_side(error: &(dyn Error + 'static), shown: &str, debugged: &str) -> Finding {
     match (shown, debugged) {
         // tower's `LoadShed`. Its error is empty; what somebody else calls overloaded may have come from the server.
-        ("service overloaded", "Overloaded") if size_of_val(error) == 0 => Finding::Unsent,
+        ("service overloaded", "Overloaded") if size_of_val(error) == 0 => UNSENT,
         // tower's `Buffer`, whose worker is gone for good.
-        ("buffer's worker closed unexpectedly", "Closed") => Finding::Permanent,
+        ("buffer's worker closed unexpectedly", "Closed") => PERMANENT,
         _ => Finding::Nothing,
     }
 }
@@ -126,24 +120,22 @@ fn client(shown: &str, debugged: &str) -> Finding {
     match shown {
         "client error (Connect)" => Finding::Connecting,
         // Handed back by the connection before anything of it was written.
-        "client error (Canceled)" => Finding::Unsent,
+        "client error (Canceled)" => UNSENT,
         "client error (UserUnsupportedRequestMethod)"
         | "client error (UserUnsupportedVersion)"
-        | "client error (UserAbsoluteUriRequired)" => Finding::Permanent,
+        | "client error (UserAbsoluteUriRequired)" => PERMANENT,
         // The connectors, which can be used without the client.
         "invalid URL, scheme is not http" | "invalid URL, scheme is missing" | "invalid URL, host is missing" => {
-            Finding::Permanent
+            PERMANENT
         }
-        "tunnel error: proxy authorization required" | "tunnel error: missing destination host" => Finding::Permanent,
-        "missing scheme" => Finding::Permanent,
-        _ if shown.starts_with("unsupported scheme ") => Finding::Permanent,
+        "tunnel error: proxy authorization required" | "tunnel error: missing destination host" => PERMANENT,
+        "missing scheme" => PERMANENT,
+        _ if shown.starts_with("unsupported scheme ") => PERMANENT,
         _ if debugged.starts_with("ConnectError(\"dns error\"") || debugged.starts_with("ConnectError(\"tcp ") => {
             Finding::Connecting
         }
         _ => match debugged.strip_prefix("reqwest::Error { kind: ") {
-            Some(kind) if ["Builder", "Redirect", "Upgrade"].iter().any(|known| kind.starts_with(known)) => {
-                Finding::Permanent
-            }
+            Some(kind) if ["Builder", "Redirect", "Upgrade"].iter().any(|known| kind.starts_with(known)) => PERMANENT,
             // What `error_for_status` makes of a response; `x-should-retry` and delays are lost in it.
             Some(kind) if kind.starts_with("Status(") => status(&kind["Status(".len()..]),
             _ => Finding::Nothing,
@@ -153,9 +145,9 @@ fn client(shown: &str, debugged: &str) -> Finding {
 
 fn status(text: &str) -> Finding {
     match text.get(..3) {
-        Some("429") => Finding::Throttled,
-        Some("408" | "425" | "500" | "502" | "503" | "504") => Finding::Transient,
-        _ => Finding::Permanent,
+        Some("429") => THROTTLED,
+        Some("408" | "425" | "500" | "502" | "503" | "504") => TRANSIENT,
+        _ => PERMANENT,
     }
 }
 
@@ -167,17 +159,15 @@ fn http(shown: &str, debugged: &str) -> Finding {
         "operation was canceled" => {
             let queued = ["\"connection was not ready\"", "\"connection closed\"", "hyper::Error("];
             match debugged.split_once("hyper::Error(Canceled, ") {
-                Some((_, cause)) if queued.iter().any(|known| cause.starts_with(known)) => Finding::Unsent,
-                _ => Finding::Transient,
+                Some((_, cause)) if queued.iter().any(|known| cause.starts_with(known)) => UNSENT,
+                _ => TRANSIENT,
             }
         }
         // The response had begun, so no cause can show that the request was not sent.
-        "error reading a body from connection" => Finding::Transient,
+        "error reading a body from connection" => TRANSIENT,
         // The task of the connection is gone, and with it the knowledge of how far it came.
-        "dispatch task is gone" => Finding::Transient,
-        "connection closed before message completed" | "received unexpected message from connection" => {
-            Finding::Transient
-        }
+        "dispatch task is gone" => TRANSIENT,
+        "connection closed before message completed" | "received unexpected message from connection" => TRANSIENT,
         // What failed is on the caller's side of the request, and so are the causes.
         "error from user's Body stream"
         | "user body write aborted"
@@ -186,8 +176,8 @@ fn http(shown: &str, debugged: &str) -> Finding {
         | "user sent unexpected header"
         | "no upgrade available"
         | "upgrade expected but low level API in use"
-        | "operation aborted by an application callback" => Finding::Permanent,
-        "message head is too large" => Finding::Permanent,
+        | "operation aborted by an application callback" => PERMANENT,
+        "message head is too large" => PERMANENT,
         // tonic: what a call came to is not for a classifier of HTTP responses to say.
         _ => match debugged.strip_prefix("Status { code: ") {
             Some(code) if code.starts_with(|first: char| first.is_ascii_uppercase()) => Finding::Foreign,
@@ -199,12 +189,12 @@ fn http(shown: &str, debugged: &str) -> Finding {
 /// h2.
 fn http2(shown: &str) -> Finding {
     match shown {
-        "stream error received: refused stream before processing any application logic" => return Finding::Unsent,
+        "stream error received: refused stream before processing any application logic" => return UNSENT,
         // The connection has no numbers left for streams.
-        "user error: stream ID overflowed" => return Finding::Unsent,
+        "user error: stream ID overflowed" => return UNSENT,
         // The stream ended while its body was sent.
-        "user error: inactive stream" => return Finding::Transient,
-        _ if shown.starts_with("user error: ") => return Finding::Permanent,
+        "user error: inactive stream" => return TRANSIENT,
+        _ if shown.starts_with("user error: ") => return PERMANENT,
         _ => {}
     }
     let stream = shown.strip_prefix("stream error received: ");
@@ -214,19 +204,17 @@ fn http2(shown: &str) -> Finding {
     match reason {
         // h2 fails a stream with the server's `GOAWAY` only where the number of the stream is above the last one the server
         // will look at, and refuses to open one after it; the others end with the connection.
-        Some("not a result of an error") if connection.is_some() => Finding::Unsent,
-        Some("detected excessive load generating behavior") => Finding::Throttled,
-        Some("endpoint requires HTTP/1.1" | "security properties do not meet minimum requirements") => {
-            Finding::Permanent
-        }
-        Some(_) => Finding::Transient,
+        Some("not a result of an error") if connection.is_some() => UNSENT,
+        Some("detected excessive load generating behavior") => THROTTLED,
+        Some("endpoint requires HTTP/1.1" | "security properties do not meet minimum requirements") => PERMANENT,
+        Some(_) => TRANSIENT,
         None => Finding::Nothing,
     }
 }
 
 /// rustls, and what OpenSSL says of certificates.
 fn tls(shown: &str) -> Finding {
-    const PERMANENT: [&str; 8] = [
+    const UNCHANGING: [&str; 8] = [
         "invalid peer certificate: ",
         "invalid certificate revocation list: ",
         "peer sent no certificates",
@@ -258,11 +246,11 @@ fn tls(shown: &str) -> Finding {
     let permanent = match shown.strip_prefix("received fatal alert: ") {
         Some(alert) => ALERTS.contains(&alert),
         None => {
-            PERMANENT.iter().any(|text| shown.starts_with(text))
+            UNCHANGING.iter().any(|text| shown.starts_with(text))
                 || (shown.starts_with("error:") && shown.contains(":certificate verify failed:"))
         }
     };
-    if permanent { Finding::Permanent } else { Finding::Nothing }
+    if permanent { PERMANENT } else { Finding::Nothing }
 }
 
 /// The beginning of a text, on the stack: what is further down decides nothing, and may be long.
