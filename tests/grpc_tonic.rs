@@ -6,15 +6,18 @@ use std::{
     convert::Infallible,
     future::Future,
     net::{Ipv4Addr, SocketAddr, SocketAddrV4},
+    pin::Pin,
     sync::{
         Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
     },
+    task::{Context, Poll},
     time::Duration,
 };
 
-use bytes::{Buf, BufMut};
+use bytes::{Buf, BufMut, Bytes};
 use http::{HeaderMap, request::Parts};
+use http_body::Frame;
 use tonic::{
     Code, Request, Response, Status,
     body::Body,
@@ -22,10 +25,10 @@ use tonic::{
     metadata::MetadataMap,
     transport::{Channel, Endpoint, Server, server::TcpIncoming},
 };
-use tower::{BoxError, ServiceBuilder, service_fn};
+use tower::{BoxError, Service, ServiceBuilder, service_fn};
 use tower_tenacity::{
     Attempt, Keep, Policy, RetryLayer, RetryPolicy,
-    body::{RepeatBody, ReplayBody, ReplayBodyLayer},
+    body::{CollectBodyLayer, RepeatBody, ReplayBody, ReplayBodyLayer},
     hooks::{self, Delay, Observer},
     policy::grpc,
     stop, wait,
@@ -196,8 +199,16 @@ where
         .layer(RetryLayer::new(policy))
         .map_request(|request: Retried| request.map(Body::new))
         .service(channel);
+    unary(channel, request).await
+}
+
+async fn unary<S, B>(channel: S, request: Request<String>) -> Result<String, Status>
+where
+    S: Service<http::Request<Body>, Response = http::Response<B>, Error: Into<BoxError>>,
+    B: http_body::Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
+{
     let mut client = tonic::client::Grpc::new(channel);
-    client.ready().await.map_err(|error| Status::unknown(error.to_string()))?;
+    client.ready().await.map_err(|error| Status::unknown(error.into().to_string()))?;
     let path = http::uri::PathAndQuery::from_static("/greeter.Greeter/Greet");
     client.unary(request, path, Text).await.map(Response::into_inner)
 }
@@ -391,4 +402,51 @@ async fn a_proxy_that_answers_instead_is_understood() {
         greet(&Log::default(), channel(address), name()).await.unwrap_err();
         assert_eq!(count.load(Ordering::Relaxed), calls, "{status}");
     }
+}
+
+/// A response that has begun, and ends with a status.
+struct Late(Option<HeaderMap>);
+
+impl http_body::Body for Late {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        Poll::Ready(self.0.take().map(|trailers| Ok(Frame::trailers(trailers))))
+    }
+}
+
+#[tokio::test]
+async fn a_status_in_the_trailers_is_seen_if_the_response_is_collected() {
+    let count = Arc::new(AtomicUsize::new(0));
+    let counted = count.clone();
+    let address = serve(TcpIncoming::bind(LOOPBACK).expect("a port"), move |request: http::Request<Body>| {
+        let late = counted.fetch_add(1, Ordering::Relaxed) % 3 != 2;
+        async move {
+            if late {
+                let status = with_header(Code::Unavailable, "grpc-retry-pushback-ms", "4");
+                let mut trailers = HeaderMap::new();
+                status.add_header(&mut trailers).expect("a header");
+                let response = http::Response::builder().header("content-type", "application/grpc");
+                return response.body(Body::new(Late(Some(trailers))));
+            }
+            let greet = service_fn(|request: Request<String>| async move { Ok(Response::new(request.into_inner())) });
+            Ok(tonic::server::Grpc::new(Text).unary(greet, request).await)
+        }
+    });
+
+    let log = Log::default();
+    let status = greet(&log, channel(address), name()).await.unwrap_err();
+    assert_eq!((status.code(), log.hints()), (Code::Unavailable, vec![]), "by the head alone, it is under way");
+
+    count.store(0, Ordering::Relaxed);
+    let policy = RetryPolicy::grpc().observe(log.clone()).keep(KeepRequest).with_trailers();
+    let channel = ServiceBuilder::new()
+        .layer(ReplayBodyLayer::new(64 * 1024))
+        .layer(RetryLayer::new(policy))
+        .layer(CollectBodyLayer::new(64 * 1024))
+        .map_request(|request: Retried| request.map(Body::new))
+        .service(channel(address));
+    assert_eq!(unary(channel, name()).await.unwrap(), "Ada");
+    assert_eq!((count.load(Ordering::Relaxed), log.hints()), (3, vec![millis(4), millis(4)]));
 }

@@ -1,4 +1,4 @@
-use super::{Classifier, Code, Deadline, classify, deadline};
+use super::{Classifier, Code, Deadline, TrailersClassifier, classify, deadline};
 use crate::policy::{RetryPolicy, classify::Typed, stop, wait};
 
 /// The type of [`RetryPolicy::grpc`], to be named in a struct field. The parameter is that of its [`Classifier`].
@@ -54,5 +54,10 @@ impl<S, W, H, K, M> RetryPolicy<S, W, Classifier<M>, H, K> {
     /// See [`grpc::Classifier::never_retry`](Classifier::never_retry).
     pub fn never_retry(self, code: Code) -> Self {
         self.map_classify(|classify| classify.never_retry(code))
+    }
+
+    /// See [`grpc::Classifier::with_trailers`](Classifier::with_trailers). What else there is to say about codes comes before.
+    pub fn with_trailers(self) -> RetryPolicy<S, W, TrailersClassifier<M>, H, K> {
+        self.map_classify(Classifier::with_trailers)
     }
 }
