@@ -30,7 +30,7 @@
 //! | feature | adds |
 //! |---|---|
 //! | none | `retry`, `policy`, `circuit_breaker` and `cooldown` |
-//! | `http` (default) | `policy::http` and `body`: retries of HTTP and gRPC calls |
+//! | `http` (default) | `policy::http`, `policy::grpc` and `body`: retries of HTTP and gRPC calls |
 //! | `gemini` | `gemini`: `generateContent` over hyper and rustls, or over any HTTP service |
 //! | `extract` | `extract`: typed, checked answers; brings `gemini` |
 //! | `testing` | `testing`: what you test your own stack with |

@@ -389,6 +389,22 @@ fn settings_add_and_take_away_codes() {
     );
 }
 
+#[test]
+fn nothing_is_allocated_for_a_success_or_a_plain_failure() {
+    for headers in [
+        &[("content-type", "application/grpc")][..],
+        &[("grpc-status", "0")],
+        &[("grpc-status", "14"), (PUSHBACK, "5")],
+        &[("grpc-status", "3"), ("grpc-message", "no")],
+    ] {
+        let response = response(headers);
+        let measured = allocation_counter::measure(|| {
+            std::hint::black_box(Classifier::new().class_of(&response));
+        });
+        assert_eq!(measured.count_total, 0, "{headers:?}");
+    }
+}
+
 struct Collected(Option<HeaderMap>);
 
 impl Trailers for Collected {

@@ -66,9 +66,9 @@ fn header_value(left: Duration) -> Option<HeaderValue> {
 /// Takes a call's deadline from its request and tells the server, with each attempt, what is left of it.
 ///
 /// A gRPC deadline holds for all attempts together. `grpc-timeout` becomes the call's
-/// [timeout](crate::RetryPolicy::timeout), unless the policy's own is shorter; every attempt is sent with the time that is left,
-/// which a server, and tonic's channel on this side, keep to. The order of the hooks among [others](crate::RetryPolicy::hook)
-/// is that of their effects.
+/// [timeout](crate::RetryPolicy::timeout), unless the policy's own is shorter; every attempt is sent with the time that is left.
+/// The server keeps to that, and on this side tonic's channel does: it cuts an attempt that is under way. A
+/// [`per_request`](crate::RetryPolicy::per_request) that is added later and sets a timeout has the last word.
 ///
 /// ```
 /// use std::time::Duration;

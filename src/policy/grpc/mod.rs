@@ -40,11 +40,20 @@
 //!   [`timeout()`] only reads it.
 //! * [`previous_attempts()`] tells the server that it is asked again.
 //!
+//! # With tonic
+//!
+//! The body of tonic's requests is a stream, so it is kept by a [`ReplayBodyLayer`](crate::body::ReplayBodyLayer), and made into
+//! one of tonic's again below the retry layer: `.map_request(|request: Request<ReplayBody<Body>>| request.map(Body::new))`,
+//! then the `Channel`. `examples/tonic.rs` is such a stack, with a server to talk to.
+//!
+//! A channel that is [connected lazily](https://docs.rs/tonic/0.14/tonic/transport/struct.Endpoint.html#method.connect_lazy)
+//! reports a server that is down as the error of a call, which is retried; others report it once, before there are calls.
+//!
 //! # Streams
 //!
 //! A response that has begun is never retried: with the first message the call is committed, and a status that comes after it, in the
 //! trailers, is the caller's to see. For a unary call that is rarely a loss, as servers send a failure in the head. For those that do
-//! not, there is [`Classifier::with_trailers`], over a layer that collects the response.
+//! not, there is [`Classifier::with_trailers`], over a layer that [collects](crate::body::CollectBodyLayer) the response.
 //!
 //! A call with a stream of requests is retried if the stream can be kept; an endless one cannot be.
 
