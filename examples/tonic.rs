@@ -16,8 +16,8 @@ use tonic::{
 };
 use tower::{BoxError, ServiceBuilder, service_fn};
 use tower_tenacity::{
-    Attempt, Keep, RetryLayer, RetryPolicy,
-    body::{RepeatBody, ReplayBody, ReplayBodyLayer},
+    Attempt, RetryLayer, RetryPolicy,
+    body::{ReplayBody, ReplayBodyLayer},
     hooks::Delay,
 };
 
@@ -27,7 +27,7 @@ type Outcome = Result<http::Response<Body>, tonic::transport::Error>;
 async fn main() -> Result<(), BoxError> {
     let channel = Channel::from_shared(format!("http://{}", start_server()?))?.connect_lazy();
 
-    let policy = RetryPolicy::grpc().keep(HeadAndBody).before_sleep(|attempt: &Attempt, _: &Outcome, delay: &Delay| {
+    let policy = RetryPolicy::grpc().before_sleep(|attempt: &Attempt, _: &Outcome, delay: &Delay| {
         println!("attempt {}: busy, the server asks for {:?}", attempt.number(), delay.server_hint());
     });
     let channel = ServiceBuilder::new()
@@ -64,26 +64,6 @@ fn start_server() -> Result<SocketAddr, BoxError> {
     let address = incoming.local_addr()?;
     tokio::spawn(Server::builder().serve_with_incoming(service, incoming));
     Ok(address)
-}
-
-/// Keeps what a request is made of: the head as a clone, the body in its own way.
-#[derive(Clone, Copy)]
-struct HeadAndBody;
-
-impl<B: RepeatBody> Keep<http::Request<B>> for HeadAndBody {
-    type Kept = (http::Request<()>, B::Kept);
-
-    fn first(&self, request: http::Request<B>) -> (http::Request<B>, Option<Self::Kept>) {
-        let (head, body) = request.into_parts();
-        let (body, kept) = body.keep();
-        let kept = kept.map(|kept| (http::Request::from_parts(head.clone(), ()), kept));
-        (http::Request::from_parts(head, body), kept)
-    }
-
-    fn again(&self, (head, kept): Self::Kept, last: bool) -> (http::Request<B>, Option<Self::Kept>) {
-        let (body, kept) = B::again(kept, last);
-        (head.clone().map(|()| body), kept.map(|kept| (head, kept)))
-    }
 }
 
 /// Messages as plain text, so that this needs no generated code.

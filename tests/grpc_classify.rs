@@ -11,7 +11,7 @@ use std::{
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response};
 use proptest::prelude::*;
 use tower_tenacity::{
-    Attempt, Decision, Policy, RetryPolicy, StopReason,
+    Attempt, Decision, Keep, Policy, RetryPolicy, StopReason,
     classify::{Class, Classify},
     policy::grpc::{self, Classifier, Code, Trailers},
     wait,
@@ -432,14 +432,15 @@ fn trailers_tell_where_the_head_does_not() {
     assert_eq!(class(&[("grpc-status", "0")], Some(&[("grpc-status", "14")])), Some(Class::Success));
 }
 
-fn decide<P: Policy<Request<()>, Response<()>, Infallible, Keep = tower_tenacity::keep::Cloned>>(
-    mut policy: P,
+fn decide<P: Policy<Request<()>, Response<()>, Infallible> + Clone>(
+    policy: P,
     request: &Request<()>,
     attempt: Attempt,
     headers: &[(&'static str, &str)],
 ) -> Decision {
-    policy.begin(request);
-    policy.decide(&attempt.with_time_left(policy.timeout()), Some(&mut request.clone()), &mut Ok(response(headers)))
+    let mut call = policy.begin(request);
+    let (_, mut kept) = call.keep().first(request.clone());
+    call.decide(&attempt.with_time_left(call.timeout()), kept.as_mut(), &mut Ok(response(headers)))
 }
 
 #[test]
@@ -475,9 +476,8 @@ fn permission_to_retry_at_once_means_the_policys_own_wait() {
 #[test]
 fn the_deadline_of_a_request_holds_for_its_call() {
     let request = |timeout| Request::builder().header("grpc-timeout", timeout).body(()).expect("a request");
-    let timeout = |policy: &grpc::Policy, request: &Request<()>| {
-        let mut call = policy.clone();
-        Policy::<_, Response<()>, Infallible>::begin(&mut call, request);
+    let timeout = |policy: &grpc::GrpcPolicy, request: &Request<()>| {
+        let call = Policy::<_, Response<()>, Infallible>::begin(policy, request);
         Policy::<Request<()>, Response<()>, Infallible>::timeout(&call)
     };
     let policy = RetryPolicy::grpc();
@@ -500,13 +500,12 @@ fn the_deadline_of_a_request_holds_for_its_call() {
 
 #[test]
 fn each_attempt_is_sent_with_what_is_left_of_the_time() {
-    let sent = |policy: &grpc::Policy, attempt: Attempt, timeout: Option<&str>| {
+    let sent = |policy: &grpc::GrpcPolicy, attempt: Attempt, timeout: Option<&str>| {
         let mut request = Request::new(());
         if let Some(timeout) = timeout {
             request.headers_mut().insert("grpc-timeout", timeout.parse().expect("a header value"));
         }
-        let mut call = policy.clone();
-        Policy::<_, Response<()>, Infallible>::begin(&mut call, &request);
+        let mut call = Policy::<_, Response<()>, Infallible>::begin(policy, &request);
         Policy::<_, Response<()>, Infallible>::before_attempt(&mut call, &attempt, &mut request);
         request.headers().get("grpc-timeout").map(|value| value.to_str().expect("text").to_owned())
     };

@@ -16,7 +16,7 @@ use std::{
 };
 
 use bytes::{Buf, BufMut, Bytes};
-use http::{HeaderMap, request::Parts};
+use http::HeaderMap;
 use http_body::Frame;
 use tonic::{
     Code, Request, Response, Status,
@@ -27,10 +27,13 @@ use tonic::{
 };
 use tower::{BoxError, Service, ServiceBuilder, service_fn};
 use tower_tenacity::{
-    Attempt, Keep, Policy, RetryLayer, RetryPolicy,
-    body::{CollectBodyLayer, RepeatBody, ReplayBody, ReplayBodyLayer},
+    Attempt, Policy, RetryLayer, RetryPolicy,
+    body::{CollectBodyLayer, ReplayBody, ReplayBodyLayer},
     hooks::{self, Delay, Observer},
-    policy::grpc,
+    policy::{
+        grpc,
+        http::{FlatCopy, Mark},
+    },
     stop, wait,
 };
 
@@ -140,25 +143,6 @@ fn channel(address: SocketAddr) -> Channel {
     endpoint(address).connect_lazy()
 }
 
-/// Keeps a request whose body can be kept.
-#[derive(Clone, Copy)]
-struct KeepRequest;
-
-impl<B: RepeatBody> Keep<http::Request<B>> for KeepRequest {
-    type Kept = (Parts, B::Kept);
-
-    fn first(&self, request: http::Request<B>) -> (http::Request<B>, Option<Self::Kept>) {
-        let (parts, body) = request.into_parts();
-        let (body, kept) = body.keep();
-        (http::Request::from_parts(parts.clone(), body), kept.map(|kept| (parts, kept)))
-    }
-
-    fn again(&self, (parts, kept): Self::Kept, last: bool) -> (http::Request<B>, Option<Self::Kept>) {
-        let (body, kept) = B::again(kept, last);
-        (http::Request::from_parts(parts.clone(), body), kept.map(|kept| (parts, kept)))
-    }
-}
-
 /// Notes the delays that the server asked for.
 #[derive(Clone, Default)]
 struct Log(Arc<Mutex<Vec<Option<Duration>>>>);
@@ -175,15 +159,11 @@ impl Log {
     }
 }
 
-type Watched = ((((), grpc::Deadline), grpc::PreviousAttempts), hooks::Observed<Log>);
+type Watched = (((((), grpc::Deadline), Mark), grpc::PreviousAttempts), hooks::Observed<Log>);
 type Retried = http::Request<ReplayBody<Body>>;
 
-fn policy(log: &Log) -> RetryPolicy<stop::AfterAttempt, wait::Fixed, grpc::Classifier, Watched, KeepRequest> {
-    RetryPolicy::grpc()
-        .wait(wait::fixed(Duration::from_millis(1)))
-        .hook(grpc::previous_attempts())
-        .observe(log.clone())
-        .keep(KeepRequest)
+fn policy(log: &Log) -> RetryPolicy<stop::AfterAttempt, wait::Fixed, grpc::Classifier, Watched, FlatCopy> {
+    RetryPolicy::grpc().wait(wait::fixed(Duration::from_millis(1))).hook(grpc::previous_attempts()).observe(log.clone())
 }
 
 async fn greet(log: &Log, channel: Channel, request: Request<String>) -> Result<String, Status> {
@@ -440,7 +420,7 @@ async fn a_status_in_the_trailers_is_seen_if_the_response_is_collected() {
     assert_eq!((status.code(), log.hints()), (Code::Unavailable, vec![]), "by the head alone, it is under way");
 
     count.store(0, Ordering::Relaxed);
-    let policy = RetryPolicy::grpc().observe(log.clone()).keep(KeepRequest).with_trailers();
+    let policy = RetryPolicy::grpc().observe(log.clone()).with_trailers();
     let channel = ServiceBuilder::new()
         .layer(ReplayBodyLayer::new(64 * 1024))
         .layer(RetryLayer::new(policy))

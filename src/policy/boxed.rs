@@ -1,4 +1,9 @@
-use std::{any::Any, fmt, time::Duration};
+use std::{
+    any::Any,
+    fmt,
+    task::{Context, Poll},
+    time::Duration,
+};
 
 use super::{Attempt, Decision, Keep, Policy};
 
@@ -54,8 +59,12 @@ impl<Req, Res, E> Policy<Req, Res, E> for BoxPolicy<Req, Res, E> {
         self.0.decide(attempt, kept, outcome)
     }
 
-    fn begin(&mut self, request: &Req) {
-        self.0.begin(request);
+    fn begin(&self, request: &Req) -> Self {
+        Self(self.0.begin_box(request))
+    }
+
+    fn poll_drain(&mut self, response: &mut Res, cx: &mut Context<'_>) -> Poll<()> {
+        self.0.poll_drain(response, cx)
     }
 
     fn may_retry(&self, number: u32) -> bool {
@@ -111,11 +120,16 @@ impl<Req> Keep<Req> for BoxKeep<Req> {
     fn again(&self, kept: BoxKept, last: bool) -> (Req, Option<BoxKept>) {
         self.0.again(kept, last)
     }
+
+    fn is_repeatable(&self, kept: &BoxKept, answered: bool) -> bool {
+        self.0.is_repeatable(kept, answered)
+    }
 }
 
 trait ErasedKeep<Req>: Send + Sync {
     fn first(&self, request: Req) -> (Req, Option<BoxKept>);
     fn again(&self, kept: BoxKept, last: bool) -> (Req, Option<BoxKept>);
+    fn is_repeatable(&self, kept: &BoxKept, answered: bool) -> bool;
 }
 
 // A kept value only ever returns to the policy that made it: both live in one call.
@@ -135,6 +149,10 @@ where
         let (request, kept) = Keep::again(self, *kept, last);
         (request, kept.map(|kept| BoxKept(Box::new(kept))))
     }
+
+    fn is_repeatable(&self, kept: &BoxKept, answered: bool) -> bool {
+        Keep::is_repeatable(self, kept.0.downcast_ref().expect(SAME_POLICY), answered)
+    }
 }
 
 trait Erased<Req, Res, E>: Send + Sync {
@@ -142,7 +160,8 @@ trait Erased<Req, Res, E>: Send + Sync {
     fn type_name(&self) -> &'static str;
     fn keep(&self) -> BoxKeep<Req>;
     fn decide(&mut self, attempt: &Attempt, kept: Option<&mut BoxKept>, outcome: &mut Result<Res, E>) -> Decision;
-    fn begin(&mut self, request: &Req);
+    fn begin_box(&self, request: &Req) -> Box<dyn Erased<Req, Res, E>>;
+    fn poll_drain(&mut self, response: &mut Res, cx: &mut Context<'_>) -> Poll<()>;
     fn may_retry(&self, number: u32) -> bool;
     fn before_attempt(&mut self, attempt: &Attempt, request: &mut Req);
     fn not_ready(&mut self, attempt: &Attempt, error: &E);
@@ -174,8 +193,12 @@ where
         Policy::decide(self, attempt, kept, outcome)
     }
 
-    fn begin(&mut self, request: &Req) {
-        Policy::begin(self, request);
+    fn begin_box(&self, request: &Req) -> Box<dyn Erased<Req, Res, E>> {
+        Box::new(Policy::begin(self, request))
+    }
+
+    fn poll_drain(&mut self, response: &mut Res, cx: &mut Context<'_>) -> Poll<()> {
+        Policy::poll_drain(self, response, cx)
     }
 
     fn may_retry(&self, number: u32) -> bool {

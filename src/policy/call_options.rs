@@ -12,21 +12,24 @@ pub struct CallOptions {
     pub(super) timeout: Nanos,
     pub(super) max_attempts: Option<NonZeroU32>,
     enabled: Switch,
+    idempotent: Switch,
 }
 
-// As wide as its neighbour: a policy is copied into every call, and padding is copied piece by piece.
+// Two are as wide as their neighbour: a policy is copied into every call, and padding is copied piece by piece.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u32)]
+#[repr(u16)]
 enum Switch {
     Unset,
     On,
     Off,
+    // On, but for one attempt only; see `limit_to_once`.
+    Once,
 }
 
 impl CallOptions {
     /// Nothing set: the policy's own settings hold.
     pub const fn new() -> Self {
-        Self { timeout: Nanos::MAX, max_attempts: None, enabled: Switch::Unset }
+        Self { timeout: Nanos::MAX, max_attempts: None, enabled: Switch::Unset, idempotent: Switch::Unset }
     }
 
     /// At most this many attempts, the first included, in place of the policy's stop condition. As with
@@ -51,16 +54,43 @@ impl CallOptions {
         self
     }
 
+    /// See [`RetryPolicy::idempotent`].
+    pub const fn idempotent(mut self, idempotent: bool) -> Self {
+        self.idempotent = if idempotent { Switch::On } else { Switch::Off };
+        self
+    }
+
+    #[inline]
+    pub(super) const fn is_idempotent(&self) -> bool {
+        !matches!(self.idempotent, Switch::Off)
+    }
+
     #[inline]
     pub(super) const fn is_enabled(&self) -> bool {
         !matches!(self.enabled, Switch::Off)
     }
 
+    // One attempt, hooks and all, which no later setting makes two: for requests that must never be sent again, and for
+    // those that are retried further out already.
+    #[cfg(feature = "http")]
+    pub(super) fn limit_to_once(&mut self) {
+        self.max_attempts = Some(NonZeroU32::MIN);
+        if self.is_enabled() {
+            self.enabled = Switch::Once;
+        }
+    }
+
     pub(super) fn overlay(&mut self, over: Self) {
-        if over.enabled != Switch::Unset {
+        let once = matches!(self.enabled, Switch::Once);
+        if over.enabled != Switch::Unset && !(once && over.enabled == Switch::On) {
             self.enabled = over.enabled;
         }
-        self.max_attempts = over.max_attempts.or(self.max_attempts);
+        if over.idempotent != Switch::Unset {
+            self.idempotent = over.idempotent;
+        }
+        if !once {
+            self.max_attempts = over.max_attempts.or(self.max_attempts);
+        }
         if over.timeout != Nanos::MAX {
             self.timeout = over.timeout;
         }
@@ -77,6 +107,7 @@ impl fmt::Debug for CallOptions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("CallOptions")
             .field("enabled", &self.enabled)
+            .field("idempotent", &self.idempotent)
             .field("max_attempts", &self.max_attempts)
             .field("timeout", &self.timeout.limit())
             .finish()

@@ -34,7 +34,11 @@
 //! # }
 //! ```
 
-use std::{fmt, time::Duration};
+use std::{
+    fmt,
+    task::{Context, Poll},
+    time::Duration,
+};
 
 use super::{Attempt, CallOptions, StopReason};
 
@@ -138,6 +142,12 @@ pub trait Hooks<Req, Kept, Res, E> {
         let _ = (attempt, outcome, reason);
     }
 
+    /// See [`Policy::poll_drain`](super::Policy::poll_drain).
+    fn poll_drain(&mut self, response: &mut Res, cx: &mut Context<'_>) -> Poll<()> {
+        let _ = (response, cx);
+        Poll::Ready(())
+    }
+
     /// See [`Observer::not_ready`].
     fn not_ready(&self, attempt: &Attempt, error: &E) {
         let _ = (attempt, error);
@@ -200,6 +210,11 @@ where
     fn gave_up(&self, attempt: &Attempt, outcome: &Result<Res, E>, reason: StopReason) {
         self.0.gave_up(attempt, outcome, reason);
         self.1.gave_up(attempt, outcome, reason);
+    }
+
+    fn poll_drain(&mut self, response: &mut Res, cx: &mut Context<'_>) -> Poll<()> {
+        std::task::ready!(self.0.poll_drain(response, cx));
+        self.1.poll_drain(response, cx)
     }
 
     fn not_ready(&self, attempt: &Attempt, error: &E) {

@@ -34,6 +34,17 @@ pub trait Keep<Req> {
     /// The request for a later attempt. `last` says that no attempt can follow, so that nothing
     /// needs to be kept.
     fn again(&self, kept: Self::Kept, last: bool) -> (Req, Option<Self::Kept>);
+
+    /// Whether [`again`](Keep::again) can make a request now. Asked after an attempt failed and before the wait: where it
+    /// answers `false`, the call ends with that failure as [`NotReplayable`](crate::StopReason::NotReplayable). Defaults to
+    /// `true`.
+    ///
+    /// `answered` says that the attempt ended with a response. The server may then still be reading what it answered
+    /// early; after an error the attempt lets go of the request by itself.
+    fn is_repeatable(&self, kept: &Self::Kept, answered: bool) -> bool {
+        let _ = (kept, answered);
+        true
+    }
 }
 
 /// Keeps the request itself and sends clones of it; the last permitted attempt takes the original, so `n` attempts

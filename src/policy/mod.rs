@@ -42,7 +42,10 @@ mod retry_policy;
 pub mod stop;
 pub mod wait;
 
-use std::time::Duration;
+use std::{
+    task::{Context, Poll},
+    time::Duration,
+};
 
 pub use attempt::Attempt;
 pub use boxed::BoxPolicy;
@@ -55,9 +58,9 @@ pub use retry_policy::RetryPolicy;
 
 /// Decides, after every attempt, whether there is another one.
 ///
-/// The value inside a [`RetryLayer`](crate::RetryLayer) is a template: each call works on a clone of its own, so
-/// `&mut self` is the state of one call and two calls never see each other's. What calls are meant
-/// to share belongs behind an `Arc` in the policy.
+/// The value inside a [`RetryLayer`](crate::RetryLayer) is a template: each call works on a copy of its own, made by
+/// [`begin`](Policy::begin), so `&mut self` is the state of one call and two calls never see each other's. What
+/// calls are meant to share belongs behind an `Arc` in the policy.
 ///
 /// Only [`decide`](Policy::decide) and the way a request is [kept](Keep) have to be written; the
 /// other methods default to doing nothing.
@@ -107,9 +110,14 @@ pub trait Policy<Req, Res, E> {
         outcome: &mut Result<Res, E>,
     ) -> Decision;
 
-    /// Looks at the request before the first attempt, for settings that come with it.
-    fn begin(&mut self, request: &Req) {
+    /// The policy of one call: a clone, unless settings come with the request or a call shares with its service what
+    /// two services do not share.
+    fn begin(&self, request: &Req) -> Self
+    where
+        Self: Clone,
+    {
         let _ = request;
+        self.clone()
     }
 
     /// Whether an attempt could follow attempt `number` (counted from 1). When it answers `false`, neither the
@@ -122,6 +130,14 @@ pub trait Policy<Req, Res, E> {
     /// Called right before each attempt, the first included, with the request that is about to be sent.
     fn before_attempt(&mut self, attempt: &Attempt, request: &mut Req) {
         let _ = (attempt, request);
+    }
+
+    /// Reads on in a response that will not be handed back, before the wait for the next attempt starts; the
+    /// response is dropped once this is ready, or when the deadline of a [detailed](crate::RetryLayer::detailed)
+    /// call passes. HTTP policies empty a failed response's body here, so that its connection can be used again.
+    fn poll_drain(&mut self, response: &mut Res, cx: &mut Context<'_>) -> Poll<()> {
+        let _ = (response, cx);
+        Poll::Ready(())
     }
 
     /// The service could not be made ready for another attempt, which ends the call with `error`.
@@ -176,8 +192,12 @@ pub enum StopReason {
         /// What the server asked for.
         asked: Duration,
     },
-    /// The request could not be kept for another attempt.
+    /// The request could not be kept for another attempt, or what was kept of it cannot be sent again.
     NotReplayable,
+    /// The server may have seen the request, which must not be carried out twice.
+    NotIdempotent,
+    /// The retries of all callers together have used up their [budget](crate::policy::budget).
+    Budget,
     /// The service could not be made ready for another attempt.
     NotReady,
     /// A custom policy's own reason.
@@ -194,6 +214,8 @@ impl std::fmt::Display for StopReason {
             Self::Exhausted => "the attempts are exhausted",
             Self::Deadline => "out of time",
             Self::NotReplayable => "the request cannot be sent again",
+            Self::NotIdempotent => "the request must not be carried out twice",
+            Self::Budget => "the retry budget is used up",
             Self::NotReady => "the service did not become ready again",
             Self::Other(reason) => reason,
         })

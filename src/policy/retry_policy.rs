@@ -1,4 +1,8 @@
-use std::{fmt, time::Duration};
+use std::{
+    fmt,
+    task::{Context, Poll},
+    time::Duration,
+};
 
 use super::{
     Attempt, BoxPolicy, CallOptions, Decision, Keep, Nanos, Policy, Random, StopReason,
@@ -99,7 +103,8 @@ impl<S, W, C, H, K> RetryPolicy<S, W, C, H, K> {
         RetryPolicy { stop, wait, classify, hooks, keep, max_server_delay, options }
     }
 
-    /// Adds hooks that are neither an observer nor a closure: some come with this crate. Hooks add up, in the order they were added.
+    /// Adds ready-made [hooks](Hooks), such as those of [`http`](super::http). They run after those added before, and the settings
+    /// of one call that they make go before those of the others.
     pub fn hook<N>(self, hook: N) -> RetryPolicy<S, W, C, (H, N), K> {
         let Self { stop, wait, classify, hooks, keep, max_server_delay, options } = self;
         RetryPolicy { stop, wait, classify, hooks: (hooks, hook), keep, max_server_delay, options }
@@ -277,6 +282,14 @@ impl<S, W, C, H, K> RetryPolicy<S, W, C, H, K> {
         self
     }
 
+    /// Whether a request may be sent again when the server may have seen it already. Switched off, only a request that
+    /// [never reached](Class::Unsent) the server is sent again. Default: on; for HTTP see [`http`](super::http), which knows
+    /// it from each request.
+    pub const fn idempotent(mut self, idempotent: bool) -> Self {
+        self.options = self.options.idempotent(idempotent);
+        self
+    }
+
     /// Hides the policy's type behind one allocation per call and a virtual call per decision.
     ///
     /// Also a way to be told [which part of a policy does not fit](crate::retry#when-it-does-not-compile).
@@ -320,10 +333,14 @@ impl<S, W, C, H, K> RetryPolicy<S, W, C, H, K> {
             }
         };
         self.hooks.after_attempt(attempt, outcome);
-        let pause = self.pause(attempt, class, retry_after, outcome).and_then(|delay| match kept {
-            Some(kept) => Ok((delay, kept)),
-            None => Err(StopReason::NotReplayable),
-        });
+        let pause = if class == Class::Unsent || self.options.is_idempotent() {
+            self.pause(attempt, class, retry_after, outcome).and_then(|delay| match kept {
+                Some(kept) if self.keep.is_repeatable(kept, outcome.is_ok()) => Ok((delay, kept)),
+                _ => Err(StopReason::NotReplayable),
+            })
+        } else {
+            Err(StopReason::NotIdempotent)
+        };
         match pause {
             Ok((delay, kept)) => {
                 self.hooks.amend(attempt, kept, outcome);
@@ -415,8 +432,17 @@ where
     }
 
     #[inline]
-    fn begin(&mut self, request: &Req) {
-        self.hooks.options(request, &mut self.options);
+    fn begin(&self, request: &Req) -> Self
+    where
+        Self: Clone,
+    {
+        let mut call = self.clone();
+        call.hooks.options(request, &mut call.options);
+        call
+    }
+
+    fn poll_drain(&mut self, response: &mut Res, cx: &mut Context<'_>) -> Poll<()> {
+        self.hooks.poll_drain(response, cx)
     }
 
     #[inline]

@@ -35,7 +35,7 @@ pin_project! {
         M: Mode<S::Response, S::Error>,
     {
         #[pin]
-        state: State<S::Future>,
+        state: State<S::Future, S::Response>,
         #[pin]
         limit: M::Limit,
         spare: Option<Spare<Kept<P, Req, S::Response, S::Error>, S>>,
@@ -47,12 +47,20 @@ pin_project! {
 }
 
 pin_project! {
-    // Calling -> Waiting -> Readying -> Calling, until the policy hands the outcome back.
+    // Calling -> (Draining ->) Waiting -> Readying -> Calling, until the policy hands the outcome back.
     #[project = StateProj]
-    enum State<F> {
+    enum State<F, Res> {
         Calling { #[pin] attempt: F },
+        Draining { response: Res, after: Duration },
         Waiting { #[pin] delay: Sleep },
         Readying,
+    }
+}
+
+impl<F, Res> State<F, Res> {
+    // No timer for a pause of zero.
+    fn pause(after: Duration) -> Self {
+        if after.is_zero() { Self::Readying } else { Self::Waiting { delay: sleep(after) } }
     }
 }
 
@@ -111,8 +119,11 @@ where
 {
     // `call` makes the first attempt and, if asked to, hands over the service for the later ones.
     #[inline]
-    pub(super) fn start(mut policy: P, request: Req, call: impl FnOnce(Req, bool) -> (S::Future, Option<S>)) -> Self {
-        policy.begin(&request);
+    pub(super) fn start(policy: &P, request: Req, call: impl FnOnce(Req, bool) -> (S::Future, Option<S>)) -> Self
+    where
+        P: Clone,
+    {
+        let mut policy = policy.begin(&request);
         let progress = Progress { number: 1, waited: Nanos::ZERO, clock: Clock::Unread };
         let (mut request, kept) = if policy.may_retry(1) { policy.keep().first(request) } else { (request, None) };
         policy.before_attempt(&Attempt::new(1).with_time_left(policy.timeout()), &mut request);
@@ -160,7 +171,11 @@ where
                         Decision::GiveUp(reason) => {
                             return Poll::Ready(M::finish(this.story, &attempt, Some(reason), outcome));
                         }
-                        Decision::Retry { .. } if this.spare.is_none() => {
+                        Decision::Retry { .. }
+                            if !this.spare.as_ref().is_some_and(|spare| {
+                                this.policy.keep().is_repeatable(&spare.kept, outcome.is_ok())
+                            }) =>
+                        {
                             let reason = Some(StopReason::NotReplayable);
                             return Poll::Ready(M::finish(this.story, &attempt, reason, outcome));
                         }
@@ -171,12 +186,24 @@ where
                     }
                     this.progress.waited = this.progress.waited.saturating_add(Nanos::new(after));
                     // The finished attempt and its outcome are gone before the wait begins.
-                    if after.is_zero() {
-                        this.state.set(State::Readying);
-                    } else {
-                        this.state.set(State::Waiting { delay: sleep(after) });
-                    }
+                    let outcome = match outcome {
+                        Ok(mut response) => {
+                            if this.policy.poll_drain(&mut response, cx).is_pending() {
+                                this.state.set(State::Draining { response, after });
+                                M::discard(this.story, &attempt, after, None);
+                                break;
+                            }
+                            None
+                        }
+                        Err(error) => Some(error),
+                    };
+                    this.state.set(State::pause(after));
                     M::discard(this.story, &attempt, after, outcome);
+                }
+                StateProj::Draining { response, after } => {
+                    let Poll::Ready(()) = this.policy.poll_drain(response, cx) else { break };
+                    let pause = State::pause(*after);
+                    this.state.set(pause);
                 }
                 StateProj::Waiting { delay } => {
                     // A policy of one's own may wait for longer than its timeout allows.
@@ -234,6 +261,7 @@ where
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let state = match self.state {
             State::Calling { .. } => "calling",
+            State::Draining { .. } => "draining",
             State::Waiting { .. } => "waiting",
             State::Readying => "readying",
         };

@@ -25,7 +25,7 @@ pub trait Mode<Res, E>: sealed::Sealed {
     #[doc(hidden)]
     fn refused(error: E) -> Self::Error;
     #[doc(hidden)]
-    fn discard(story: &mut Self::Story, attempt: &Attempt, after: Duration, outcome: Result<Res, E>);
+    fn discard(story: &mut Self::Story, attempt: &Attempt, after: Duration, error: Option<E>);
     #[doc(hidden)]
     fn finish(
         story: &mut Self::Story,
@@ -69,7 +69,7 @@ impl<Res, E> Mode<Res, E> for Plain {
     }
 
     #[inline]
-    fn discard((): &mut (), _: &Attempt, _: Duration, _: Result<Res, E>) {}
+    fn discard((): &mut (), _: &Attempt, _: Duration, _: Option<E>) {}
 
     #[inline]
     fn finish((): &mut (), _: &Attempt, _: Option<StopReason>, outcome: Result<Res, E>) -> Result<Res, E> {
@@ -91,8 +91,8 @@ impl<Res, E> Mode<Res, E> for Detailed {
         Story::default().into_error(&Attempt::new(1), StopReason::NotReady, Some(error))
     }
 
-    fn discard(story: &mut Story<E>, attempt: &Attempt, after: Duration, outcome: Result<Res, E>) {
-        story.push(FailedAttempt::new(attempt, after, outcome.err()));
+    fn discard(story: &mut Story<E>, attempt: &Attempt, after: Duration, error: Option<E>) {
+        story.push(FailedAttempt::new(attempt, after, error));
     }
 
     fn finish(

@@ -32,12 +32,12 @@ use crate::policy::{Attempt, Decision, Keep, Policy, RetryPolicy};
 /// When a wait is due outside of a tokio runtime with time enabled.
 pub async fn run<P, F, Fut, T, E>(policy: P, f: F) -> Result<T, E>
 where
-    P: Policy<Attempt, T, E>,
+    P: Policy<Attempt, T, E> + Clone,
     F: FnMut(Attempt) -> Fut,
     Fut: Future<Output = Result<T, E>>,
 {
     let mut service = Attempts(f);
-    ResponseFuture::<_, _, _, Plain>::start(Numbered(policy), Attempt::new(1), |attempt, keep| {
+    ResponseFuture::<_, _, _, Plain>::start(&Numbered(policy), Attempt::new(1), |attempt, keep| {
         let attempt = service.call(attempt);
         (attempt, keep.then_some(service))
     })
@@ -95,11 +95,12 @@ where
 }
 
 // Makes the request of each attempt say which one it is.
+#[derive(Clone)]
 struct Numbered<P>(P);
 
 impl<P, T, E> Policy<Attempt, T, E> for Numbered<P>
 where
-    P: Policy<Attempt, T, E>,
+    P: Policy<Attempt, T, E> + Clone,
 {
     type Keep = P::Keep;
 
@@ -116,8 +117,12 @@ where
         self.0.decide(attempt, kept, outcome)
     }
 
-    fn begin(&mut self, request: &Attempt) {
-        self.0.begin(request);
+    fn begin(&self, request: &Attempt) -> Self {
+        Self(self.0.begin(request))
+    }
+
+    fn poll_drain(&mut self, response: &mut T, cx: &mut Context<'_>) -> Poll<()> {
+        self.0.poll_drain(response, cx)
     }
 
     fn may_retry(&self, number: u32) -> bool {

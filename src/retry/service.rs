@@ -85,7 +85,7 @@ where
     fn call(&mut self, request: Req) -> Self::Future {
         // The instance that was polled ready is the one that is called; the clone readies itself if it is needed.
         let inner = &mut self.inner;
-        ResponseFuture::start(self.policy.clone(), request, |request, keep| {
+        ResponseFuture::start(&self.policy, request, |request, keep| {
             let attempt = inner.call(request);
             (attempt, keep.then(|| inner.clone()))
         })

@@ -34,8 +34,9 @@
 //! * [`classify()`] has the table of codes. Out of itself it retries `UNAVAILABLE` and, with a delay of the server's,
 //!   `RESOURCE_EXHAUSTED`; more of them by [`also_retry`](Classifier::also_retry).
 //! * **Which method was called makes no difference**: gRPC has no mark for what may be repeated, and by its convention
-//!   `UNAVAILABLE` may be, whatever the method ([AIP-194](https://google.aip.dev/194)). A method for which that is not so
-//!   goes without: [`RetryPolicy::per_request`](crate::RetryPolicy::per_request) can tell by the path of its URI.
+//!   `UNAVAILABLE` may be, whatever the method ([AIP-194](https://google.aip.dev/194)). Of a method for which that is not so,
+//!   only what never reached the server is sent again by
+//!   `.per_request(|request: &Request<_>| CallOptions::new().idempotent(request.uri().path() != "/shop.Till/Pay"))`.
 //! * [`deadline()`] makes `grpc-timeout` the limit of the whole call and tells each attempt what is left;
 //!   [`timeout()`] only reads it.
 //! * [`previous_attempts()`] tells the server that it is asked again.
@@ -69,6 +70,6 @@ mod trailers;
 pub use classify::{Classifier, TrailersClassifier, classify};
 pub use code::Code;
 pub use deadline::{Deadline, deadline, timeout};
-pub use policy::Policy;
+pub use policy::GrpcPolicy;
 pub use previous_attempts::{PreviousAttempts, previous_attempts};
 pub use trailers::Trailers;

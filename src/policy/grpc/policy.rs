@@ -1,14 +1,26 @@
 use super::{Classifier, Code, Deadline, TrailersClassifier, classify, deadline};
-use crate::policy::{RetryPolicy, classify::Typed, stop, wait};
+use crate::policy::{
+    RetryPolicy,
+    classify::Typed,
+    http::{FlatCopy, Mark},
+    stop, wait,
+};
 
-/// The type of [`RetryPolicy::grpc`], to be named in a struct field. The parameter is that of its [`Classifier`].
-pub type Policy<M = Typed> = RetryPolicy<stop::AfterAttempt, wait::FlooredJitter, Classifier<M>, ((), Deadline)>;
+/// The type of [`RetryPolicy::grpc`], to be named in a struct field.
+///
+/// Its parameter is about the error of the service: left out where that is an [`Error`](std::error::Error) itself, as that of a
+/// tonic channel is, [`Boxed`](crate::classify::Boxed) where it is a boxed one, as below tower's `Buffer` and `Timeout`.
+pub type GrpcPolicy<M = Typed> =
+    RetryPolicy<stop::AfterAttempt, wait::FlooredJitter, Classifier<M>, (((), Deadline), Mark), FlatCopy>;
 
 impl RetryPolicy {
     /// How unary gRPC calls are retried: three attempts, [floored jitter](wait::floored_jitter) where the server names no delay
     /// and the server's delay where it does, within the [deadline](deadline()) that comes with the request. What is
     /// retried is said by the [`Classifier`]: `UNAVAILABLE`, whichever method was called, lost connections, and
     /// `RESOURCE_EXHAUSTED` if the server says when.
+    ///
+    /// Requests are kept as a [flat copy](FlatCopy), and an attempt of an outer retry layer is [marked](Mark), so that an inner one does
+    /// not multiply it. The policy has no budget.
     ///
     /// Official gRPC clients do not retry unless configured to, and never make more than five attempts
     /// ([A6](https://github.com/grpc/proposal/blob/master/A6-client-retries.md)); three is what [`RetryPolicy::new`] takes.
@@ -19,7 +31,7 @@ impl RetryPolicy {
     /// use tower_tenacity::{RetryLayer, RetryPolicy, policy::grpc::{self, Code}, stop};
     ///
     /// struct Client {
-    ///     policy: grpc::Policy,
+    ///     policy: grpc::GrpcPolicy,
     /// }
     ///
     /// let client = Client { policy: RetryPolicy::grpc().also_retry(Code::Aborted) };
@@ -34,8 +46,8 @@ impl RetryPolicy {
     ///
     /// Where the policy gets a [classifier](RetryPolicy::classify) of another kind, the parameter has to be written:
     /// `RetryPolicy::grpc::<Typed>()`, with whichever [marker](crate::classify::Typed).
-    pub fn grpc<M>() -> Policy<M> {
-        RetryPolicy::new().classify(classify()).hook(deadline())
+    pub fn grpc<M>() -> GrpcPolicy<M> {
+        Self::new().classify(classify()).keep(FlatCopy).hook(deadline()).hook(Mark)
     }
 }
 
