@@ -27,7 +27,7 @@ use tonic::{
 };
 use tower::{BoxError, Service, ServiceBuilder, service_fn};
 use tower_tenacity::{
-    Attempt, Policy, RetryLayer, RetryPolicy,
+    Attempt, CallOptions, Policy, RetryLayer, RetryPolicy,
     body::{CollectBodyLayer, ReplayBody, ReplayBodyLayer},
     hooks::{self, Delay, Observer},
     policy::{
@@ -317,6 +317,42 @@ async fn a_server_that_is_down_is_tried_three_times() {
     let never = policy(&log).never_retry(grpc::Code::Unavailable);
     greet_by(never, channel(nobody), name()).await.unwrap_err();
     assert_eq!(log.hints(), [None, None]);
+}
+
+#[tokio::test]
+async fn what_must_not_be_repeated_is_sent_again_only_if_it_never_arrived() {
+    let once = |log: &Log| policy(log).per_request(|_: &Retried| CallOptions::new().idempotent(false));
+    let greeter = Greeter::failing([Status::unavailable("busy")]);
+    let log = Log::default();
+    let status = greet_by(once(&log), greeter.start().await, name()).await.unwrap_err();
+    assert_eq!((status.code(), greeter.calls(), log.hints()), (Code::Unavailable, 1, vec![]));
+    let nobody = std::net::TcpListener::bind(LOOPBACK).expect("a port").local_addr().expect("an address");
+    greet_by(once(&log), channel(nobody), name()).await.unwrap_err();
+    assert_eq!(log.hints(), [None, None]);
+}
+
+#[tokio::test]
+async fn a_message_longer_than_what_is_kept_is_sent_once_and_whole() {
+    let greeter = Greeter::failing([Status::unavailable("busy")]);
+    let log = Log::default();
+    let long = "Ada".repeat(64 * 1024);
+    let status = greet(&log, greeter.start().await, Request::new(long.clone())).await.unwrap_err();
+    assert_eq!((status.code(), status.message(), log.hints()), (Code::Unavailable, "busy", vec![]));
+    assert_eq!(*greeter.seen.lock().unwrap().iter().map(|(_, name)| name).collect::<Vec<_>>(), [&long]);
+}
+
+#[tokio::test]
+async fn nested_layers_do_not_multiply() {
+    let greeter = Greeter::failing((0..9).map(|_| Status::unavailable("busy")));
+    let log = Log::default();
+    let channel = ServiceBuilder::new()
+        .layer(ReplayBodyLayer::new(64 * 1024))
+        .layer(RetryLayer::new(policy(&log)))
+        .layer(RetryLayer::new(policy(&log)))
+        .map_request(|request: Retried| request.map(Body::new))
+        .service(greeter.start().await);
+    unary(channel, name()).await.unwrap_err();
+    assert_eq!(greeter.calls(), 3 + 3 - 1);
 }
 
 #[tokio::test]
