@@ -433,7 +433,7 @@ fn trailers_tell_where_the_head_does_not() {
 }
 
 fn decide<P: Policy<Request<()>, Response<()>, Infallible> + Clone>(
-    policy: P,
+    policy: &P,
     request: &Request<()>,
     attempt: Attempt,
     headers: &[(&'static str, &str)],
@@ -446,7 +446,7 @@ fn decide<P: Policy<Request<()>, Response<()>, Infallible> + Clone>(
 #[test]
 fn the_preset_makes_three_attempts_and_obeys_the_server() {
     let decide =
-        |attempt, headers: &[_]| decide(RetryPolicy::grpc(), &Request::new(()), Attempt::new(attempt), headers);
+        |attempt, headers: &[_]| decide(&RetryPolicy::grpc(), &Request::new(()), Attempt::new(attempt), headers);
     assert!(matches!(decide(1, &[("grpc-status", "14")]), Decision::Retry { .. }));
     assert!(matches!(decide(2, &[("grpc-status", "14")]), Decision::Retry { .. }));
     assert_eq!(decide(3, &[("grpc-status", "14")]), Decision::GiveUp(StopReason::Exhausted));
@@ -466,7 +466,7 @@ fn the_preset_makes_three_attempts_and_obeys_the_server() {
 #[test]
 fn permission_to_retry_at_once_means_the_policys_own_wait() {
     let Decision::Retry { after } =
-        decide(RetryPolicy::grpc(), &Request::new(()), Attempt::new(1), &[("grpc-status", "8"), (PUSHBACK, "0")])
+        decide(&RetryPolicy::grpc(), &Request::new(()), Attempt::new(1), &[("grpc-status", "8"), (PUSHBACK, "0")])
     else {
         panic!("it may be retried");
     };
@@ -492,7 +492,7 @@ fn the_deadline_of_a_request_holds_for_its_call() {
 
     let policy = RetryPolicy::grpc().wait(wait::fixed(Duration::from_secs(3)));
     let busy: &[_] = &[("grpc-status", "14")];
-    let decision = |timeout| decide(policy.clone(), &request(timeout), Attempt::new(1), busy);
+    let decision = |timeout| decide(&policy, &request(timeout), Attempt::new(1), busy);
     assert_eq!(decision("4S"), Decision::Retry { after: Duration::from_secs(3) });
     assert_eq!(decision("3S"), Decision::GiveUp(StopReason::Deadline));
     assert_eq!(decision("0S"), Decision::GiveUp(StopReason::Deadline));
