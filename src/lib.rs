@@ -21,6 +21,9 @@
 //! * [`retry`]: the middleware, what can be relied on, and where it belongs in a stack.
 //! * [`policy`]: the decisions. [`RetryPolicy`] is put together from [`stop`], [`wait`] and
 //!   [`classify`](mod@classify); [`Policy`] is the trait behind it; [`hooks`] let one watch and change.
+//! * [`circuit_breaker`] and [`cooldown`]: layers that protect the server, and the caller, from what retries cannot cure.
+//! * [`telemetry`]: what is reported about all that, and under which names.
+//! * [`guide`]: where the layer goes in a stack, what may be sent twice, which numbers to choose.
 #![cfg_attr(feature = "gemini", doc = "* [`gemini`]: a Gemini client as a tower service, and its ready-made policy.")]
 #![cfg_attr(feature = "extract", doc = "* [`extract`]: from a Rust type to a validated value of that type.")]
 #![cfg_attr(feature = "testing", doc = "* [`testing`]: a Gemini stand-in on loopback and a scripted service.")]
@@ -33,6 +36,7 @@
 //! | `http` (default) | `policy::http`, `policy::grpc` and `body`: retries of HTTP and gRPC calls |
 //! | `gemini` | `gemini`: `generateContent` over hyper and rustls, or over any HTTP service |
 //! | `extract` | `extract`: typed, checked answers; brings `gemini` |
+//! | `metrics` | `telemetry::Metrics`: counters, gauges and histograms through the `metrics` facade |
 //! | `testing` | `testing`: what you test your own stack with |
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![cfg_attr(not(test), warn(clippy::unwrap_used))]
@@ -41,16 +45,21 @@
 pub mod body;
 pub mod circuit_breaker;
 pub mod cooldown;
+mod error;
 #[cfg(feature = "extract")]
 pub mod extract;
 #[cfg(feature = "gemini")]
 pub mod gemini;
+pub mod guide;
 mod keyed;
 pub mod policy;
 pub mod retry;
+pub mod telemetry;
 #[cfg(feature = "testing")]
 pub mod testing;
+pub mod timeout;
 
+pub use error::BoxError;
 pub use policy::{
     Attempt, BoxPolicy, CallOptions, Decision, Keep, Policy, Random, RetryPolicy, StopReason, classify, hooks, keep,
     policy_fn, stop, wait,

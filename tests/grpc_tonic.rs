@@ -342,6 +342,17 @@ async fn a_message_longer_than_what_is_kept_is_sent_once_and_whole() {
 }
 
 #[tokio::test]
+async fn a_server_that_answers_nobody_gets_two_retries_in_all() {
+    let greeter = Greeter::failing((0..9).map(|_| Status::unavailable("busy")));
+    let (log, channel) = (Log::default(), greeter.start().await);
+    let shared = policy(&log);
+    for calls in [3, 4, 5] {
+        greet_by(shared.clone(), channel.clone(), name()).await.unwrap_err();
+        assert_eq!(greeter.calls(), calls);
+    }
+}
+
+#[tokio::test]
 async fn nested_layers_do_not_multiply() {
     let greeter = Greeter::failing((0..9).map(|_| Status::unavailable("busy")));
     let log = Log::default();

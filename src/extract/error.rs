@@ -1,9 +1,10 @@
 use std::{error::Error, fmt};
 
 use super::{Problems, Report, SchemaError};
-use crate::gemini::{self, NoAnswer};
-
-type BoxError = Box<dyn Error + Send + Sync>;
+use crate::{
+    BoxError,
+    gemini::{self, NoAnswer},
+};
 
 /// No value came of it, and why; with the report of all answers.
 pub struct ExtractError(Box<Inner>);

@@ -35,4 +35,4 @@ pub use types::{
     NoAnswer, Part, PromptFeedback, Role, Usage,
 };
 
-type BoxError = Box<dyn std::error::Error + Send + Sync>;
+use crate::BoxError;

@@ -1,5 +1,7 @@
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use super::Nanos;
 
 /// One attempt of a call, as everything that decides sees it. Times are kept up to 584 years, to the nanosecond.
@@ -10,6 +12,7 @@ pub struct Attempt {
     waited: Nanos,
     // `MAX` for no limit.
     time_left: Nanos,
+    now: Option<Instant>,
 }
 
 impl Attempt {
@@ -17,7 +20,7 @@ impl Attempt {
     #[must_use]
     pub const fn new(number: u32) -> Self {
         let number = if number == 0 { 1 } else { number };
-        Self { number, elapsed: Nanos::ZERO, waited: Nanos::ZERO, time_left: Nanos::MAX }
+        Self { number, elapsed: Nanos::ZERO, waited: Nanos::ZERO, time_left: Nanos::MAX, now: None }
     }
 
     /// Sets how long the call has been under way.
@@ -41,6 +44,13 @@ impl Attempt {
             Some(left) => Nanos::new(left),
             None => Nanos::MAX,
         };
+        self
+    }
+
+    /// Sets the moment at which this is decided about.
+    #[must_use]
+    pub const fn with_now(mut self, now: Instant) -> Self {
+        self.now = Some(now);
         self
     }
 
@@ -70,6 +80,13 @@ impl Attempt {
     #[must_use]
     pub const fn waited(&self) -> Duration {
         self.waited.get()
+    }
+
+    /// The moment at which this is decided about. Where nobody said it, which is so in calls whose policies do not
+    /// look at elapsed time, the clock is read now.
+    #[must_use]
+    pub fn now(&self) -> Instant {
+        self.now.unwrap_or_else(Instant::now)
     }
 
     /// What is left of the policy's [timeout](crate::Policy::timeout), if it has one.

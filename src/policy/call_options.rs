@@ -1,8 +1,11 @@
 use std::{fmt, num::NonZeroU32, time::Duration};
 
+use tokio::time::Instant;
+
 use super::Nanos;
 #[cfg(doc)]
 use super::RetryPolicy;
+use crate::timeout::Deadline;
 
 /// Settings of one call that go before the policy's own; see [`RetryPolicy::per_request`].
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -42,9 +45,24 @@ impl CallOptions {
         self
     }
 
-    /// See [`RetryPolicy::timeout`].
+    /// See [`RetryPolicy::timeout`]. Where the policy has one too, the shorter counts.
     pub const fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = Nanos::new(timeout);
+        self
+    }
+
+    /// The call may take until `deadline`. Where there is a [timeout](Self::timeout) too, the nearest counts.
+    ///
+    /// ```
+    /// use tower_tenacity::{CallOptions, RetryPolicy, timeout::Deadline};
+    ///
+    /// struct Job { deadline: Deadline }
+    ///
+    /// let policy = RetryPolicy::new().per_request(|job: &Job| CallOptions::new().deadline(job.deadline));
+    /// # let _ = policy;
+    /// ```
+    pub fn deadline(mut self, deadline: Deadline) -> Self {
+        self.timeout = self.timeout.min(Nanos::new(deadline.time_left(Instant::now())));
         self
     }
 
@@ -91,9 +109,7 @@ impl CallOptions {
         if !once {
             self.max_attempts = over.max_attempts.or(self.max_attempts);
         }
-        if over.timeout != Nanos::MAX {
-            self.timeout = over.timeout;
-        }
+        self.timeout = self.timeout.min(over.timeout);
     }
 }
 

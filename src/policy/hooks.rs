@@ -40,18 +40,25 @@ use std::{
     time::Duration,
 };
 
-use super::{Attempt, CallOptions, StopReason};
+use super::{Attempt, CallOptions, StopReason, classify::Class};
 
 /// The pause before the next attempt, and who asked for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Delay {
     duration: Duration,
     hint: Option<Duration>,
+    class: Class,
 }
 
 impl Delay {
-    pub(crate) const fn new(duration: Duration, hint: Option<Duration>) -> Self {
-        Self { duration, hint }
+    pub(crate) const fn new(duration: Duration, hint: Option<Duration>, class: Class) -> Self {
+        Self { duration, hint, class }
+    }
+
+    /// What the failure was that made the pause necessary.
+    #[must_use]
+    pub const fn class(&self) -> Class {
+        self.class
     }
 
     /// How long the pause is.

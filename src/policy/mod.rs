@@ -27,6 +27,7 @@
 
 mod attempt;
 mod boxed;
+pub mod budget;
 mod call_options;
 pub mod classify;
 mod from_fn;
@@ -202,6 +203,24 @@ pub enum StopReason {
     NotReady,
     /// A custom policy's own reason.
     Other(&'static str),
+}
+
+impl StopReason {
+    /// One word for events and metrics, in snake case; that of [`Other`](Self::Other) is its text.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Permanent => "permanent",
+            Self::Exhausted => "exhausted",
+            Self::Deadline => "deadline",
+            Self::ServerDelay { .. } => "server_delay",
+            Self::NotReplayable => "not_replayable",
+            Self::NotIdempotent => "not_idempotent",
+            Self::Budget => "budget",
+            Self::NotReady => "not_ready",
+            Self::Other(reason) => reason,
+        }
+    }
 }
 
 impl std::fmt::Display for StopReason {

@@ -6,12 +6,14 @@ use std::{
 
 use super::{
     Attempt, BoxPolicy, CallOptions, Decision, Keep, Nanos, Policy, Random, StopReason,
+    budget::{Budget, Purse},
     classify::{self, Class, Classify},
     hooks::{self, Delay, Hooks},
     keep::Cloned,
     stop::{self, Stop},
     wait::{self, Wait},
 };
+use crate::telemetry;
 
 /// A policy put together from parts: when to stop, how long to wait, what an outcome means.
 ///
@@ -46,6 +48,7 @@ pub struct RetryPolicy<S = stop::AfterAttempt, W = wait::FlooredJitter, C = clas
     keep: K,
     max_server_delay: Nanos,
     options: CallOptions,
+    purse: Purse,
 }
 
 impl RetryPolicy {
@@ -62,6 +65,7 @@ impl RetryPolicy {
             keep: Cloned,
             max_server_delay: Nanos::new(Duration::from_secs(300)),
             options: CallOptions::new(),
+            purse: Purse::None,
         }
     }
 }
@@ -75,14 +79,14 @@ impl Default for RetryPolicy {
 impl<S, W, C, H, K> RetryPolicy<S, W, C, H, K> {
     /// When to give up; see [`stop`]. Default: after three attempts.
     pub fn stop<S2>(self, stop: S2) -> RetryPolicy<S2, W, C, H, K> {
-        let Self { wait, classify, hooks, keep, max_server_delay, options, .. } = self;
-        RetryPolicy { stop, wait, classify, hooks, keep, max_server_delay, options }
+        let Self { wait, classify, hooks, keep, max_server_delay, options, purse, .. } = self;
+        RetryPolicy { stop, wait, classify, hooks, keep, max_server_delay, options, purse }
     }
 
     /// How long to wait between attempts; see [`wait`]. Default: [`wait::floored_jitter`].
     pub fn wait<W2>(self, wait: W2) -> RetryPolicy<S, W2, C, H, K> {
-        let Self { stop, classify, hooks, keep, max_server_delay, options, .. } = self;
-        RetryPolicy { stop, wait, classify, hooks, keep, max_server_delay, options }
+        let Self { stop, classify, hooks, keep, max_server_delay, options, purse, .. } = self;
+        RetryPolicy { stop, wait, classify, hooks, keep, max_server_delay, options, purse }
     }
 
     /// What an outcome means; see [`classify`](mod@classify). Default: every `Err` is transient.
@@ -92,22 +96,22 @@ impl<S, W, C, H, K> RetryPolicy<S, W, C, H, K> {
 
     // For the settings of a classifier that is in place already, too.
     pub(super) fn map_classify<C2>(self, f: impl FnOnce(C) -> C2) -> RetryPolicy<S, W, C2, H, K> {
-        let Self { stop, wait, classify, hooks, keep, max_server_delay, options } = self;
-        RetryPolicy { stop, wait, classify: f(classify), hooks, keep, max_server_delay, options }
+        let Self { stop, wait, classify, hooks, keep, max_server_delay, options, purse } = self;
+        RetryPolicy { stop, wait, classify: f(classify), hooks, keep, max_server_delay, options, purse }
     }
 
     /// How a request is kept for later attempts; see [`keep`](super::keep). Default: [`Cloned`], for requests that are
     /// `Clone`.
     pub fn keep<K2>(self, keep: K2) -> RetryPolicy<S, W, C, H, K2> {
-        let Self { stop, wait, classify, hooks, max_server_delay, options, .. } = self;
-        RetryPolicy { stop, wait, classify, hooks, keep, max_server_delay, options }
+        let Self { stop, wait, classify, hooks, max_server_delay, options, purse, .. } = self;
+        RetryPolicy { stop, wait, classify, hooks, keep, max_server_delay, options, purse }
     }
 
     /// Adds ready-made [hooks](Hooks), such as those of [`http`](super::http). They run after those added before, and the settings
     /// of one call that they make go before those of the others.
     pub fn hook<N>(self, hook: N) -> RetryPolicy<S, W, C, (H, N), K> {
-        let Self { stop, wait, classify, hooks, keep, max_server_delay, options } = self;
-        RetryPolicy { stop, wait, classify, hooks: (hooks, hook), keep, max_server_delay, options }
+        let Self { stop, wait, classify, hooks, keep, max_server_delay, options, purse } = self;
+        RetryPolicy { stop, wait, classify, hooks: (hooks, hook), keep, max_server_delay, options, purse }
     }
 
     /// Lets `observer` watch every call. Observers add up.
@@ -282,6 +286,28 @@ impl<S, W, C, H, K> RetryPolicy<S, W, C, H, K> {
         self
     }
 
+    /// Lets all calls together spend no more retries than `budget` allows; see [`budget`](super::budget). Default: no
+    /// budget. Everything made from one policy value shares it.
+    ///
+    /// ```
+    /// use tower_tenacity::{RetryPolicy, policy::budget::Budget};
+    ///
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)] async fn main() {
+    /// let policy = RetryPolicy::new().budget(Budget::standard());
+    /// // Nothing has worked yet: the reserve pays for two retries, and the next call gets none.
+    /// for attempts in [3, 1] {
+    ///     let mut made = 0;
+    ///     let failed = policy.run(|_| { made += 1; async { Err::<(), _>("down") } }).await;
+    ///     assert!(failed.is_err());
+    ///     assert_eq!(made, attempts);
+    /// }
+    /// # }
+    /// ```
+    pub fn budget(mut self, budget: Budget) -> Self {
+        self.purse = Purse::All(budget);
+        self
+    }
+
     /// Whether a request may be sent again when the server may have seen it already. Switched off, only a request that
     /// [never reached](Class::Unsent) the server is sent again. Default: on; for HTTP see [`http`](super::http), which knows
     /// it from each request.
@@ -328,14 +354,21 @@ impl<S, W, C, H, K> RetryPolicy<S, W, C, H, K> {
             Class::Transient { retry_after } | Class::Throttled { retry_after } => retry_after,
             Class::Unsent => None,
             Class::Success | Class::Permanent => {
+                telemetry::gave_up(attempt, StopReason::Permanent);
                 self.hooks.gave_up(attempt, outcome, StopReason::Permanent);
                 return Decision::GiveUp(StopReason::Permanent);
             }
         };
         self.hooks.after_attempt(attempt, outcome);
+        // Asked last: what is taken out is used, or given back when the call is dropped before that.
         let pause = if class == Class::Unsent || self.options.is_idempotent() {
             self.pause(attempt, class, retry_after, outcome).and_then(|delay| match kept {
-                Some(kept) if self.keep.is_repeatable(kept, outcome.is_ok()) => Ok((delay, kept)),
+                Some(kept) if self.keep.is_repeatable(kept, outcome.is_ok()) => {
+                    match self.purse.withdraw(|| attempt.now()) {
+                        true => Ok((delay, kept)),
+                        false => Err(StopReason::Budget),
+                    }
+                }
                 _ => Err(StopReason::NotReplayable),
             })
         } else {
@@ -344,10 +377,12 @@ impl<S, W, C, H, K> RetryPolicy<S, W, C, H, K> {
         match pause {
             Ok((delay, kept)) => {
                 self.hooks.amend(attempt, kept, outcome);
+                telemetry::retry(attempt, &delay);
                 self.hooks.before_sleep(attempt, outcome, &delay);
                 Decision::Retry { after: delay.duration() }
             }
             Err(reason) => {
+                telemetry::gave_up(attempt, reason);
                 self.hooks.gave_up(attempt, outcome, reason);
                 Decision::GiveUp(reason)
             }
@@ -389,7 +424,7 @@ impl<S, W, C, H, K> RetryPolicy<S, W, C, H, K> {
         if attempt.time_left().is_some_and(|left| duration >= left) {
             return Err(StopReason::Deadline);
         }
-        Ok(Delay::new(duration, hint))
+        Ok(Delay::new(duration, hint, class))
     }
 }
 
@@ -402,10 +437,10 @@ fn spread(random: &mut Random, asked: Duration, left: Option<Duration>) -> Durat
 
 impl<S, W, C, H, K, Req, Res, E> Policy<Req, Res, E> for RetryPolicy<S, W, C, H, K>
 where
-    S: Stop,
-    W: Wait<Res, E>,
-    C: Classify<Res, E>,
-    H: Hooks<Req, K::Kept, Res, E>,
+    S: Stop + Clone,
+    W: Wait<Res, E> + Clone,
+    C: Classify<Res, E> + Clone,
+    H: Hooks<Req, K::Kept, Res, E> + Clone,
     K: Keep<Req> + Clone,
 {
     type Keep = K;
@@ -424,6 +459,7 @@ where
             Err(_) => Class::Permanent,
         });
         if class == Class::Success {
+            self.purse.deposit(|| attempt.now());
             self.hooks.succeeded(attempt, outcome);
             return Decision::Return;
         }
@@ -432,11 +468,18 @@ where
     }
 
     #[inline]
-    fn begin(&self, request: &Req) -> Self
-    where
-        Self: Clone,
-    {
-        let mut call = self.clone();
+    fn begin(&self, request: &Req) -> Self {
+        // Not a clone: what all calls share is only read.
+        let mut call = Self {
+            stop: self.stop.clone(),
+            wait: self.wait.clone(),
+            classify: self.classify.clone(),
+            hooks: self.hooks.clone(),
+            keep: self.keep.clone(),
+            max_server_delay: self.max_server_delay,
+            options: self.options,
+            purse: self.purse.begin(),
+        };
         call.hooks.options(request, &mut call.options);
         call
     }
@@ -457,15 +500,21 @@ where
     #[inline]
     fn before_attempt(&mut self, attempt: &Attempt, request: &mut Req) {
         if self.is_enabled() {
+            if attempt.number() > 1 {
+                self.purse.spend();
+            }
             self.hooks.before_attempt(attempt, request);
         }
     }
 
     fn not_ready(&mut self, attempt: &Attempt, error: &E) {
+        self.purse.refund();
+        telemetry::gave_up(attempt, StopReason::NotReady);
         self.hooks.not_ready(attempt, error);
     }
 
     fn timed_out(&mut self, attempt: &Attempt) {
+        telemetry::gave_up(attempt, StopReason::Deadline);
         self.hooks.timed_out(attempt);
     }
 
@@ -501,6 +550,7 @@ where
             .field("keep", &self.keep)
             .field("max_server_delay", &self.max_server_delay.get())
             .field("options", &self.options)
+            .field("budget", &self.purse)
             .finish()
     }
 }

@@ -1,6 +1,9 @@
 use std::{collections::VecDeque, error::Error, fmt, time::Duration};
 
-use crate::policy::{Attempt, StopReason};
+use crate::{
+    BoxError,
+    policy::{Attempt, StopReason},
+};
 
 // The latest failures are the telling ones; a call that is retried for days must not grow without bound.
 const HISTORY: usize = 16;
@@ -203,8 +206,6 @@ impl<E> Story<E> {
         }))
     }
 }
-
-type BoxError = Box<dyn Error + Send + Sync>;
 
 /// An error of any type; see [`RetryError::erase`]. It shows and sources exactly as the error inside.
 pub struct ErasedError(BoxError);

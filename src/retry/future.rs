@@ -98,8 +98,8 @@ impl Progress {
     fn attempt(&self, timeout: Option<Duration>) -> Attempt {
         let attempt = Attempt::new(self.number).with_waited_nanos(self.waited);
         match self.clock {
-            Clock::Started(started) => timed(attempt, started.elapsed(), timeout),
-            _ if timeout.is_some() => timed(attempt, Duration::ZERO, timeout),
+            Clock::Started(started) => timed(attempt, started, timeout),
+            _ if timeout.is_some() => attempt.with_time_left(timeout),
             _ => attempt,
         }
     }
@@ -107,8 +107,11 @@ impl Progress {
 
 #[cold]
 #[inline(never)]
-fn timed(attempt: Attempt, elapsed: Duration, timeout: Option<Duration>) -> Attempt {
-    attempt.with_elapsed(elapsed).with_time_left(timeout.map(|timeout| timeout.saturating_sub(elapsed)))
+fn timed(attempt: Attempt, started: Instant, timeout: Option<Duration>) -> Attempt {
+    let now = Instant::now();
+    let elapsed = now.saturating_duration_since(started);
+    let time_left = timeout.map(|timeout| timeout.saturating_sub(elapsed));
+    attempt.with_now(now).with_elapsed(elapsed).with_time_left(time_left)
 }
 
 impl<P, S, Req, M> ResponseFuture<P, S, Req, M>

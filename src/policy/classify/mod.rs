@@ -76,6 +76,18 @@ pub trait Classify<Res, E> {
 }
 
 impl Class {
+    /// One word for events and metrics, in snake case.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Success => "success",
+            Self::Transient { .. } => "transient",
+            Self::Unsent => "unsent",
+            Self::Throttled { .. } => "throttled",
+            Self::Permanent => "permanent",
+        }
+    }
+
     /// A transient failure without a hint.
     #[must_use]
     pub const fn transient() -> Self {

@@ -1,6 +1,6 @@
 use std::{error::Error, io, sync::Arc};
 
-type BoxError = Box<dyn Error + Send + Sync>;
+use crate::BoxError;
 
 /// Marks an error type that is itself an [`Error`].
 #[derive(Clone, Copy, Debug)]

@@ -1,6 +1,7 @@
 use super::{Classifier, Code, Deadline, TrailersClassifier, classify, deadline};
 use crate::policy::{
     RetryPolicy,
+    budget::Budget,
     classify::Typed,
     http::{FlatCopy, Mark},
     stop, wait,
@@ -20,7 +21,10 @@ impl RetryPolicy {
     /// `RESOURCE_EXHAUSTED` if the server says when.
     ///
     /// Requests are kept as a [flat copy](FlatCopy), and an attempt of an outer retry layer is [marked](Mark), so that an inner one does
-    /// not multiply it. The policy has no budget.
+    /// not multiply it.
+    ///
+    /// All calls of services made from this value share a [budget](Budget::standard): of the last minute, no more retries than a tenth of
+    /// the successes and two. (gRPC's own throttle gives up where a tenth of the calls fail; this then only slows down.)
     ///
     /// Official gRPC clients do not retry unless configured to, and never make more than five attempts
     /// ([A6](https://github.com/grpc/proposal/blob/master/A6-client-retries.md)); three is what [`RetryPolicy::new`] takes.
@@ -47,7 +51,7 @@ impl RetryPolicy {
     /// Where the policy gets a [classifier](RetryPolicy::classify) of another kind, the parameter has to be written:
     /// `RetryPolicy::grpc::<Typed>()`, with whichever [marker](crate::classify::Typed).
     pub fn grpc<M>() -> GrpcPolicy<M> {
-        Self::new().classify(classify()).keep(FlatCopy).hook(deadline()).hook(Mark)
+        Self::new().classify(classify()).keep(FlatCopy).hook(deadline()).hook(Mark).budget(Budget::standard())
     }
 }
 

@@ -1,0 +1,345 @@
+//! How many retries all callers together may spend.
+//!
+//! Three attempts per call are three times the traffic just when a server can bear it least: a server that was slowed down for ten
+//! seconds may never get up again, because the retries alone keep it busy. A [`Budget`] bounds retries by what
+//! *works*: a tenth of the successes of the last minute, and two to begin with.
+//!
+//! ```
+//! use tokio::time::Instant;
+//! use tower_tenacity::policy::budget::Budget;
+//!
+//! let budget = Budget::standard();
+//! let now = Instant::now();
+//!
+//! // Nothing has worked yet: there is the reserve, and no more.
+//! let [first, second] = [(); 2].map(|()| budget.withdraw(now).expect("the reserve is two"));
+//! assert!(budget.withdraw(now).is_none());
+//!
+//! // A retry that was sent is spent; one that was not, because its call was dropped, is given back.
+//! first.spend();
+//! drop(second);
+//! assert_eq!(budget.available(now), 1);
+//!
+//! // Ten successes are worth a retry.
+//! (0..10).for_each(|_| budget.deposit(|| now));
+//! assert_eq!(budget.available(now), 2);
+//! ```
+//!
+//! # The rule
+//!
+//! A retry is allowed iff, counting it, there were at most `ratio · successes + reserve` retries within the window. A budget is
+//! asked when the retry is decided, before its pause: retries that wait count. Successes are those of all calls,
+//! whether they were tried again or could have been. Failures that are not retried cost nothing.
+//!
+//! * **Successes fund it**, not requests and not time. While nothing works it runs dry, and retries stop; where it is
+//!   funded by requests (Finagle, tower's `TpsBudget`) or bounded by concurrency (Envoy), a server that fails everything still
+//!   sees 2.2 to 2.7 times the traffic, and in simulations of a server slowed down for ten seconds at 80 % load neither recovered.
+//! * **The reserve is tiny**, and it comes back a window after it was spent. It is what lets a lone fresh client make three
+//!   attempts. Each client has its own, so a reserve per second, or a bucket that begins full, multiplied by thousands of small
+//!   clients, is what keeps a server down.
+//! * **It slides.** A window of 60 s keeps some 6 s of retries of everything that fails, enough for a blip of 2 s in which every
+//!   call is tried twice again; 30 s are not.
+//!
+//! With λ requests per second of this client, of which the share `s` succeeds, and a window of `W` seconds, attempts per
+//! request never exceed
+//!
+//! ```text
+//! 1  +  ratio · s  +  reserve / (λ · W)
+//! ```
+//!
+//! over any time that is long against the window, and a server that collapsed at the load `ρ` (of its capacity) recovers if
+//! `reserve / (λ · W) < 1/ρ − 1`. For [`standard`](Budget::standard) at a load of 0.8 that is more than one request
+//! in 8 s from each client. **Fleets of smaller clients use [`fleet`](Budget::fleet)**, with a reserve of one: in the same simulation
+//! 8000 clients of one request in 10 s each recovered with it, and not with a reserve of two.
+//!
+//! # What it costs
+//!
+//! While less than about `ratio` of the calls fail, a budget is not felt. **Above a tenth of failures for long, it lowers success:**
+//! with three attempts and a fifth of the attempts failing, 0.87 of the calls succeed instead of 0.99, because most first
+//! failures are no longer retried. Where a server fails that often and has capacity to spare, a ratio of 0.2 is one number away
+//! (0.95 then):
+//!
+//! ```
+//! use std::time::Duration;
+//! use tower_tenacity::policy::budget::Budget;
+//!
+//! let budget = Budget::new(0.2)?.window(Duration::from_secs(30))?.reserve(5);
+//! # let _ = budget;
+//! # Ok::<_, tower_tenacity::policy::budget::InvalidBudget>(())
+//! ```
+//!
+//! # How exact it is
+//!
+//! Never above the rule, whatever the threads do. It may be stricter, by this much:
+//!
+//! * The window moves in steps of a fiftieth (1.2 s). Successes count for up to one step less than the window, retries
+//!   for up to one step more.
+//! * Where more than 16 successes a step come from one thread, they are brought into the window 16 at a time, credited to when the 16 before
+//!   them were. A withdrawal that would be refused first collects what the threads have gathered, so nothing is missing from the
+//!   decision; but after a dense thread falls silent, up to 15 of its next successes may count for as old as its last. There are at
+//!   most as many such threads as the machine has cores, rounded up to a power of two, or 16.
+//!
+//! Deposits and withdrawals take no lock, and a budget that slept for a month decides in the same fixed time.
+
+mod clock;
+mod lane;
+mod purse;
+mod settings;
+mod window;
+
+use std::{
+    cell::Cell,
+    fmt,
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+    thread,
+    time::Duration,
+};
+
+use tokio::time::Instant;
+
+use clock::Clock;
+use lane::Lane;
+use settings::Settings;
+use window::Window;
+
+pub(crate) use purse::Purse;
+pub use settings::InvalidBudget;
+
+// A divisor of 1000, so that windows of whole milliseconds fall into slots of whole microseconds.
+const SLOTS: u64 = 50;
+const MOST_LANES: usize = 16;
+
+/// A bound on the retries of everybody who shares it; see the [module](self).
+///
+/// A handle: clones share one state. One budget belongs to what is overloaded as one, a server or a quota.
+#[derive(Clone)]
+#[must_use]
+pub struct Budget {
+    // One handle for each lane, all of the same state.
+    locals: Arc<[LocalBudget]>,
+}
+
+/// A handle for one call. Its reference count is shared with the calls of one thread (or few) and not with those of all.
+#[derive(Clone)]
+pub(crate) struct LocalBudget(Arc<Local>);
+
+// A cache line to itself, behind that of the reference count.
+#[repr(align(64))]
+struct Local {
+    shared: Arc<Shared>,
+    lane: usize,
+}
+
+struct Shared {
+    settings: Settings,
+    clock: Clock,
+    window: Window,
+    lanes: Box<[Lane]>,
+}
+
+impl Budget {
+    /// What is right for most: a tenth of the successes of the last 60 s, and a reserve of two.
+    ///
+    /// The best compromise found between surviving an overload and curing a partial failure: with 100 clients at a load of 0.8
+    /// it recovers, it lets three attempts cure all but 1.6 % of the calls while a tenth of the attempts fail, and a lone client
+    /// with a request in 5 s is served about as well.
+    pub fn standard() -> Self {
+        Self::with(Settings::new(100_000_000, 2))
+    }
+
+    /// For fleets of thousands of small clients (less than a request in 8 s each): as [`standard`](Self::standard), with a reserve of
+    /// one.
+    pub fn fleet() -> Self {
+        Self::with(Settings::new(100_000_000, 1))
+    }
+
+    /// `ratio` retries for each success, from 0 to 1, rounded to the billionth; otherwise as [`standard`](Self::standard).
+    ///
+    /// # Errors
+    ///
+    /// If the ratio is below 0, above 1 or not a number.
+    pub fn new(ratio: f64) -> Result<Self, InvalidBudget> {
+        Ok(Self::with(Settings::new(0, 2).with_ratio(ratio)?))
+    }
+
+    /// How long successes and retries are remembered, from a second on. Default: 60 s.
+    ///
+    /// The answer is a budget of its own, with the other settings of this one and nothing in it.
+    ///
+    /// # Errors
+    ///
+    /// If the window is shorter than a second.
+    pub fn window(self, window: Duration) -> Result<Self, InvalidBudget> {
+        Ok(Self::with(self.shared().settings.with_window(window)?))
+    }
+
+    /// How many retries a window may see without a success. Default: 2, one in [`fleet`](Self::fleet).
+    ///
+    /// The answer is a budget of its own, with the other settings of this one and nothing in it.
+    pub fn reserve(self, reserve: u32) -> Self {
+        Self::with(self.shared().settings.with_reserve(reserve))
+    }
+
+    fn with(settings: Settings) -> Self {
+        Self::born(settings, Instant::now(), most_lanes())
+    }
+
+    fn born(settings: Settings, birth: Instant, lanes: usize) -> Self {
+        let shared = Arc::new(Shared {
+            settings,
+            clock: Clock::new(birth, settings.window(), SLOTS),
+            window: Window::new(settings, SLOTS),
+            lanes: (0..lanes).map(|_| Lane::new()).collect(),
+        });
+        let local = |lane| LocalBudget(Arc::new(Local { shared: shared.clone(), lane }));
+        Self { locals: (0..lanes).map(local).collect() }
+    }
+
+    /// Credits a success, whether or not its call could have been tried again.
+    ///
+    /// `now` is asked for once in sixteen times where traffic is dense, and may be `Instant::now` itself.
+    #[inline]
+    pub fn deposit(&self, now: impl FnOnce() -> Instant) {
+        self.here().deposit(now);
+    }
+
+    /// Takes a retry out of the budget, to be asked when it is decided; `None` if there is none left.
+    pub fn withdraw(&self, now: Instant) -> Option<Withdrawal> {
+        self.here().withdraw(now)
+    }
+
+    /// How many retries would be allowed now, whatever was gathered included: a gauge.
+    #[must_use]
+    pub fn available(&self, now: Instant) -> u64 {
+        self.shared().available(now)
+    }
+
+    /// The handle for a call made on this thread.
+    #[inline]
+    pub(crate) fn local(&self) -> LocalBudget {
+        self.here().clone()
+    }
+
+    #[inline]
+    fn here(&self) -> &LocalBudget {
+        // The length is a power of two.
+        &self.locals[thread_number() & (self.locals.len() - 1)]
+    }
+
+    fn shared(&self) -> &Shared {
+        // There is one lane at least, and any leads there.
+        &self.locals[0].0.shared
+    }
+}
+
+impl LocalBudget {
+    /// See [`Budget::deposit`].
+    #[inline]
+    pub(crate) fn deposit(&self, now: impl FnOnce() -> Instant) {
+        let Shared { clock, window, lanes, .. } = &*self.0.shared;
+        lanes[self.0.lane].deposit(window, || clock.slot(now()));
+    }
+
+    /// See [`Budget::withdraw`].
+    pub(crate) fn withdraw(&self, now: Instant) -> Option<Withdrawal> {
+        let slot = self.0.shared.withdraw(now)?;
+        Some(Withdrawal { local: self.clone(), slot })
+    }
+}
+
+impl Shared {
+    fn withdraw(&self, now: Instant) -> Option<u64> {
+        let now = self.clock.slot(now);
+        self.window.withdraw(now).or_else(|| {
+            // All of them, not only up to the first that has something.
+            let brought = self.lanes.iter().fold(false, |brought, lane| lane.collect(&self.window) || brought);
+            if brought { self.window.withdraw(now) } else { None }
+        })
+    }
+
+    fn available(&self, now: Instant) -> u64 {
+        let now = self.clock.slot(now);
+        let waiting = self.lanes.iter().map(Lane::waiting);
+        // What is too old to count, or comes from a time that is not yet.
+        let counts = waiting.filter(|waiting| (now.saturating_sub(SLOTS) + 1..=now).contains(&waiting.slot));
+        self.window.available(now, counts.map(|waiting| waiting.count).sum())
+    }
+}
+
+/// A retry taken out of a [`Budget`]: spent once it was sent, given back when this is dropped before that.
+#[must_use = "a withdrawal that is dropped is given back"]
+pub struct Withdrawal {
+    local: LocalBudget,
+    // `SPENT` once there is nothing to give back.
+    slot: u64,
+}
+
+const SPENT: u64 = u64::MAX;
+
+impl Withdrawal {
+    /// The retry was sent.
+    pub fn spend(mut self) {
+        self.slot = SPENT;
+    }
+}
+
+impl Drop for Withdrawal {
+    fn drop(&mut self) {
+        if self.slot != SPENT {
+            self.local.0.shared.window.refund(self.slot);
+        }
+    }
+}
+
+impl fmt::Debug for Budget {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.shared().settings.describe(&mut f.debug_struct("Budget"))
+    }
+}
+
+impl fmt::Debug for LocalBudget {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.shared.settings.describe(&mut f.debug_struct("LocalBudget"))
+    }
+}
+
+impl fmt::Debug for Withdrawal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Withdrawal").finish_non_exhaustive()
+    }
+}
+
+// As many as threads can run at once, so that most have one to themselves.
+fn most_lanes() -> usize {
+    static LANES: OnceLock<usize> = OnceLock::new();
+    // Asks the operating system, hence once.
+    let threads = || thread::available_parallelism().map_or(1, usize::from);
+    *LANES.get_or_init(|| threads().min(MOST_LANES).next_power_of_two())
+}
+
+// A small number for each thread, in the order in which they first come here.
+#[inline]
+fn thread_number() -> usize {
+    thread_local! {
+        // Zero: not numbered yet.
+        static NUMBER: Cell<usize> = const { Cell::new(0) };
+    }
+    NUMBER.with(|number| match number.get() {
+        0 => first_number(number),
+        number => number,
+    })
+}
+
+#[cold]
+fn first_number(number: &Cell<usize>) -> usize {
+    static NUMBERED: AtomicUsize = AtomicUsize::new(1);
+    let next = NUMBERED.fetch_add(1, Relaxed).max(1);
+    number.set(next);
+    next
+}
+
+#[cfg(test)]
+mod tests;
