@@ -31,6 +31,8 @@ pub mod budget;
 mod call_options;
 pub mod classify;
 mod from_fn;
+#[cfg(feature = "http")]
+pub mod grpc;
 pub mod hooks;
 #[cfg(feature = "http")]
 pub mod http;

@@ -91,8 +91,13 @@ impl<S, W, C, H, K> RetryPolicy<S, W, C, H, K> {
 
     /// What an outcome means; see [`classify`](mod@classify). Default: every `Err` is transient.
     pub fn classify<C2>(self, classify: C2) -> RetryPolicy<S, W, C2, H, K> {
-        let Self { stop, wait, hooks, keep, max_server_delay, options, purse, .. } = self;
-        RetryPolicy { stop, wait, classify, hooks, keep, max_server_delay, options, purse }
+        self.map_classify(|_| classify)
+    }
+
+    // For the settings of a classifier that is in place already, too.
+    pub(super) fn map_classify<C2>(self, f: impl FnOnce(C) -> C2) -> RetryPolicy<S, W, C2, H, K> {
+        let Self { stop, wait, classify, hooks, keep, max_server_delay, options, purse } = self;
+        RetryPolicy { stop, wait, classify: f(classify), hooks, keep, max_server_delay, options, purse }
     }
 
     /// How a request is kept for later attempts; see [`keep`](super::keep). Default: [`Cloned`], for requests that are
