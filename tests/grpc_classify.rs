@@ -238,7 +238,7 @@ fn errors_of_connections_are_classified_whether_boxed_or_not() {
     }
     let error = |kind: io::ErrorKind| io::Error::from(kind);
     for (kind, expected) in [
-        (io::ErrorKind::ConnectionRefused, Class::Unsent),
+        (io::ErrorKind::ConnectionRefused, Class::unsent()),
         (io::ErrorKind::ConnectionReset, Class::transient()),
         (io::ErrorKind::InvalidInput, Class::Permanent),
     ] {
@@ -252,7 +252,7 @@ fn errors_of_connections_are_classified_whether_boxed_or_not() {
     // A connection that was lost is UNAVAILABLE; one that was never made is not even that.
     let never = Classifier::new().never_retry(Code::Unavailable);
     assert_eq!(class_of(never, &error(io::ErrorKind::ConnectionReset)), Some(Class::Permanent));
-    assert_eq!(class_of(never, &error(io::ErrorKind::ConnectionRefused)), Some(Class::Unsent));
+    assert_eq!(class_of(never, &error(io::ErrorKind::ConnectionRefused)), Some(Class::unsent()));
     // With trailers, errors are the same.
     let reset: Result<Response<Collected>, _> = Err(error(io::ErrorKind::ConnectionReset));
     assert_eq!(grpc::classify().with_trailers().classify(&reset), Some(Class::transient()));

@@ -238,12 +238,15 @@ async fn tunnels_and_upgrades_are_sent_once_and_nothing_is_kept_of_them() {
     assert_eq!(seen.status(), StatusCode::SWITCHING_PROTOCOLS);
     assert!(server.seen.lock().unwrap()[0].extensions().is_empty());
     assert_eq!(server.seen.lock().unwrap()[0].headers(), upgrade().headers());
-    assert!(!may_retry(insistent(), &upgrade()), "an attempt that is the last keeps nothing");
-    assert!(may_retry(insistent(), &request(Method::POST)));
+    assert!(!may_retry(&insistent(), &upgrade()), "an attempt that is the last keeps nothing");
+    assert!(may_retry(&insistent(), &request(Method::POST)));
 }
 
 /// Whether something is kept of this request.
-fn may_retry(policy: impl Policy<Request<Body>, Response<Body>, ClientError> + Clone, request: &Request<Body>) -> bool {
+fn may_retry(
+    policy: &(impl Policy<Request<Body>, Response<Body>, ClientError> + Clone),
+    request: &Request<Body>,
+) -> bool {
     policy.begin(request).may_retry(1)
 }
 
