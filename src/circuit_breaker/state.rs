@@ -812,10 +812,9 @@ mod tests {
     #[test]
     fn a_partial_failure_is_made_a_total_one() {
         for (failing, least, most) in
-            [(0.1, 0.895, 0.905), (0.3, 0.69, 0.71), (0.4, 0.3, 0.61), (0.5, 0.0, 0.2), (0.75, 0.0, 0.02)]
+            [(0.1, 0.895, 0.905), (0.3, 0.69, 0.71), (0.4, 0.59, 0.61), (0.5, 0.0, 0.01), (0.75, 0.0, 0.01)]
         {
             let share = succeeding(failing);
-            println!("{failing}: {share}");
             assert!((least..=most).contains(&share), "{failing}: {share}");
         }
     }

@@ -50,6 +50,7 @@ impl Counts {
 
 /// The latest calls; see [`Span`] for which.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "the larger one is the usual one, and there is one for each circuit")]
 pub(super) enum Window {
     Calls(CallWindow),
     Time(TimeWindow),
