@@ -261,11 +261,11 @@ impl Circuit {
 
     /// A call that was let through in `era` ended without telling anything about the service.
     pub(super) fn release(&mut self, era: Era) {
-        if let Phase::HalfOpen(probing) = &mut self.phase
-            && era == self.era
-            && self.force.is_none()
-        {
-            probing.permits = (probing.permits + 1).min(missing(&self.policy, probing));
+        match &mut self.phase {
+            Phase::HalfOpen(probing) if era == self.era && self.force.is_none() => {
+                probing.permits = (probing.permits + 1).min(missing(&self.policy, probing));
+            }
+            _ => {}
         }
     }
 
