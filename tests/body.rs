@@ -449,6 +449,29 @@ fn a_body_of_crumbs_does_not_cost_many_times_its_length() {
 }
 
 #[test]
+fn crumbs_are_handed_over_like_everything_else() {
+    const LENGTH: usize = 5000;
+    let content = (0..LENGTH).map(|n| n as u8).collect::<Vec<_>>();
+    let crumbs = content.chunks(1).map(data).collect::<Vec<_>>();
+    let (mut outer, mut outer_kept) = kept(Steps::new(crumbs), LENGTH);
+    for reads in [0, 1500, 100, 3000] {
+        let mut read = (0..reads).map(|_| next_data(&mut outer)).collect::<Vec<_>>();
+        // A retry inside begins where this attempt is, though what it read last is not a frame of its own.
+        let (first, inner) = outer.keep();
+        drop(first);
+        let (second, inner) = again(inner.unwrap());
+        let (_, kept) = second.keep();
+        let (mut third, _) = again(kept.unwrap());
+        read.push(next_data(&mut third));
+        assert!(content.starts_with(&read.concat()), "after {reads}");
+        drop((third, inner));
+        (outer, outer_kept) = again(outer_kept);
+    }
+    assert_eq!(read(outer).unwrap().0.concat(), content);
+    assert_eq!(read(again(outer_kept).0).unwrap().0.concat(), content);
+}
+
+#[test]
 fn trailers_alone_are_a_body() {
     for ends in [Ends::Unknown, Ends::Honest] {
         let (mut body, rest) = kept(Steps::new([Step::Trailers(trailers())]).hint(Hint::Honest).ends(ends), 0);

@@ -178,13 +178,16 @@ impl Wake for Wakes {
     }
 }
 
+/// What a body gives.
+pub type Given<B> = Option<Result<Frame<<B as Body>::Data>, <B as Body>::Error>>;
+
 /// One poll, by nobody in particular.
-pub fn poll<B: Body + Unpin>(body: &mut B) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
+pub fn poll<B: Body + Unpin>(body: &mut B) -> Poll<Given<B>> {
     Pin::new(body).poll_frame(&mut Context::from_waker(Waker::noop()))
 }
 
 /// The next frame of a body that has one, however often it has to be asked.
-pub fn next<B: Body + Unpin>(body: &mut B) -> Option<Result<Frame<B::Data>, B::Error>> {
+pub fn next<B: Body + Unpin>(body: &mut B) -> Given<B> {
     for _ in 0..1000 {
         if let Poll::Ready(frame) = poll(body) {
             return frame;
