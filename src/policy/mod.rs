@@ -197,7 +197,7 @@ pub enum StopReason {
     NotReplayable,
     /// The server may have seen the request, which must not be carried out twice.
     NotIdempotent,
-    /// The retries of all callers together have used up their [budget](crate::policy::budget).
+    /// The retries of all callers together have used up their [`budget`].
     Budget,
     /// The service could not be made ready for another attempt.
     NotReady,
