@@ -50,7 +50,7 @@ impl CircuitOpen {
     /// The refusal in a chain of causes, if there is one, however many layers lie between.
     #[must_use]
     pub fn find<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a Self> {
-        classify::causes(error).next()
+        classify::find_cause(error)
     }
 }
 

@@ -34,7 +34,7 @@ pub use predicate::{
     All, Always, Any, ErrorMessage, ErrorType, Never, OnCause, OnError, OnResponse, Outcome, Predicate, Unless, always,
     error_message, error_message_contains, error_type, never, on_cause, on_error, on_response, outcome,
 };
-pub(crate) use source::causes;
+pub(crate) use source::find_cause;
 pub use source::{Boxed, ErrorChain, Typed};
 
 /// What an outcome is for the layers that act on it.

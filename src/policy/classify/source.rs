@@ -39,18 +39,19 @@ impl ErrorChain<Boxed> for Box<dyn Error> {
 
 /// Whether an error of type `T` for which `test` holds is anywhere in the chain of causes.
 pub(super) fn any_cause<T: Error + 'static>(outermost: &(dyn Error + 'static), test: impl Fn(&T) -> bool) -> bool {
-    causes(outermost).any(test)
-}
-
-/// The errors of type `T` in the chain of causes, the outermost first.
-pub(crate) fn causes<'a, T: Error + 'static>(outermost: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a T> {
-    std::iter::successors(Some(outermost), |error| cause(*error)).filter_map(|error| {
+    causes(outermost).any(|error| {
         error
             .downcast_ref::<T>()
             // Both pass on the source of what they hold, not what they hold.
             .or_else(|| error.downcast_ref::<Arc<T>>().map(|error| &**error))
             .or_else(|| error.downcast_ref::<Box<T>>().map(|error| &**error))
+            .is_some_and(&test)
     })
+}
+
+/// The error itself and all that caused it, outermost first.
+pub(crate) fn causes<'a>(outermost: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
+    std::iter::successors(Some(outermost), |error| cause(*error))
 }
 
 fn cause<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a (dyn Error + 'static)> {
@@ -59,4 +60,14 @@ fn cause<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a (dyn Error + 'stati
         Some(inner) => Some(inner),
         None => error.source(),
     }
+}
+
+/// The outermost error of type `T` in the chain of causes.
+pub(crate) fn find_cause<'a, T: Error + 'static>(outermost: &'a (dyn Error + 'static)) -> Option<&'a T> {
+    causes(outermost).find_map(|error| {
+        error
+            .downcast_ref::<T>()
+            .or_else(|| error.downcast_ref::<Arc<T>>().map(|error| &**error))
+            .or_else(|| error.downcast_ref::<Box<T>>().map(|error| &**error))
+    })
 }
