@@ -5,13 +5,15 @@
 //! ```
 //! use http::{Method, Request, Response, StatusCode};
 //! use tower::{Service, ServiceBuilder, ServiceExt, service_fn};
-//! use tower_tenacity::{RetryLayer, RetryPolicy};
+//! use tower_tenacity::{RetryLayer, RetryPolicy, policy::budget::Budget};
 //!
 //! # #[tokio::main(flavor = "current_thread", start_paused = true)] async fn main() {
 //! # let calls = std::cell::Cell::new(0);
 //! # let calls = &calls;
+//! // Nothing succeeds here, so that nothing would pay for retries beyond the reserve of two.
+//! let policy = RetryPolicy::http().budget(Budget::standard().reserve(10));
 //! let mut client = ServiceBuilder::new()
-//!     .layer(RetryLayer::new(RetryPolicy::http()))
+//!     .layer(RetryLayer::new(policy))
 //!     .service(service_fn(|_: Request<String>| async {
 //!         // Never up.
 //! #       calls.set(calls.get() + 1);
