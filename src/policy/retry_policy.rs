@@ -305,7 +305,7 @@ impl<S, W, C, H, K> RetryPolicy<S, W, C, H, K> {
     #[inline(never)]
     fn failed<Req, Res, E>(
         &mut self,
-        attempt: Attempt,
+        attempt: &Attempt,
         class: Class,
         kept: Option<&mut K::Kept>,
         outcome: &Result<Res, E>,
@@ -316,7 +316,6 @@ impl<S, W, C, H, K> RetryPolicy<S, W, C, H, K> {
         H: Hooks<Req, K::Kept, Res, E>,
         K: Keep<Req>,
     {
-        let attempt = &attempt;
         let retry_after = match class {
             Class::Transient { retry_after } | Class::Throttled { retry_after } => retry_after,
             Class::Unsent => None,
@@ -372,8 +371,8 @@ impl<S, W, C, H, K> RetryPolicy<S, W, C, H, K> {
                 spread(&mut random, asked, left)
             }
         };
-        let stop = match self.options.max_attempts {
-            Some(max) => attempt.number() >= max.get(),
+        let stop = match self.options.attempts() {
+            Some(max) => attempt.number() >= max,
             None => self.stop.should_stop(attempt, duration),
         };
         if stop {
@@ -420,8 +419,12 @@ where
             self.hooks.succeeded(attempt, outcome);
             return Decision::Return;
         }
-        // By value: the attempt need not be put together for the many calls that succeed.
-        self.failed(*attempt, class, kept, outcome)
+        self.failed(attempt, class, kept, outcome)
+    }
+
+    #[inline]
+    fn accepts(&mut self, _: &Res) -> bool {
+        self.classify.accepts_responses() && !self.hooks.sees_success()
     }
 
     #[inline]
@@ -440,11 +443,10 @@ where
 
     #[inline]
     fn may_retry(&self, number: u32) -> bool {
-        self.is_enabled()
-            && match self.options.max_attempts {
-                Some(max) => number < max.get(),
-                None => !self.stop.is_last(number),
-            }
+        if self.options.is_unlimited() {
+            return !self.stop.is_last(number);
+        }
+        self.is_enabled() && self.options.attempts().map_or_else(|| !self.stop.is_last(number), |max| number < max)
     }
 
     #[inline]
@@ -464,14 +466,14 @@ where
 
     #[inline]
     fn timeout(&self) -> Option<Duration> {
-        if self.is_enabled() { self.options.timeout.limit() } else { None }
+        if self.is_enabled() { self.options.limit() } else { None }
     }
 
     #[inline]
     fn is_timed(&self) -> bool {
         self.is_enabled()
-            && (self.options.timeout != Nanos::MAX
-                || (self.options.max_attempts.is_none() && self.stop.is_timed())
+            && (self.options.limit().is_some()
+                || (self.options.attempts().is_none() && self.stop.is_timed())
                 || self.wait.is_timed()
                 || self.hooks.is_timed())
     }

@@ -43,7 +43,7 @@ pub const fn floored_jitter() -> FlooredJitter {
 }
 
 /// Full jitter with a floor; made by [`floored_jitter`]. Settings are kept up to 584 years.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Copy, Debug, PartialEq)]
 pub struct FlooredJitter {
     transient: Nanos,
     throttled: Nanos,
@@ -93,6 +93,23 @@ impl FlooredJitter {
     pub fn exp_base(mut self, exp_base: f64) -> Result<Self, InvalidWait> {
         self.exp_base = checked_base(exp_base)?;
         Ok(self)
+    }
+}
+
+// Every call has a copy of its own. Copied as one block of memory, which is what a derived `Clone` comes to, the settings
+// go into the call by way of the stack; field by field they pass through registers. The sum keeps the compiler from seeing
+// through that early on, and costs nothing.
+#[allow(clippy::non_canonical_clone_impl)]
+impl Clone for FlooredJitter {
+    #[inline]
+    fn clone(&self) -> Self {
+        Self {
+            transient: self.transient.saturating_add(Nanos::ZERO),
+            throttled: self.throttled,
+            min: self.min,
+            max: self.max,
+            exp_base: self.exp_base,
+        }
     }
 }
 
