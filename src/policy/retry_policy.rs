@@ -300,9 +300,7 @@ impl<S, W, C, H, K> RetryPolicy<S, W, C, H, K> {
 }
 
 impl<S, W, C, H, K> RetryPolicy<S, W, C, H, K> {
-    // Out of the way of success.
-    #[cold]
-    #[inline(never)]
+    #[inline]
     fn failed<Req, Res, E>(
         &mut self,
         attempt: &Attempt,
@@ -347,6 +345,7 @@ impl<S, W, C, H, K> RetryPolicy<S, W, C, H, K> {
     }
 
     // The pause after a failed attempt, or why there is none.
+    #[inline]
     fn pause<Res, E>(
         &self,
         attempt: &Attempt,

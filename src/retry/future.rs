@@ -60,8 +60,13 @@ pin_project! {
 
 impl<F, Res> State<F, Res> {
     // No timer for a pause of zero.
-    fn pause(after: Duration) -> Self {
-        if after.is_zero() { Self::Readying } else { Self::Waiting { delay: sleep(after) } }
+    #[inline]
+    fn pause(mut self: Pin<&mut Self>, after: Duration) {
+        if after.is_zero() {
+            self.set(Self::Readying);
+        } else {
+            self.set(Self::Waiting { delay: sleep(after) });
+        }
     }
 }
 
@@ -106,7 +111,7 @@ impl Progress {
         }
     }
 
-    // When the call first has to wait, or fails.
+    // When the call first has to wait.
     #[cold]
     #[inline(never)]
     fn start(&mut self, timed: bool) {
@@ -114,15 +119,26 @@ impl Progress {
         *self = Self::Further { number: 1, waited: Nanos::ZERO, clock };
     }
 
-    fn waits(&mut self, after: Duration) {
-        if let Self::Further { waited, .. } = self {
-            *waited = waited.saturating_add(Nanos::new(after));
+    // At the end of an attempt that is followed by another.
+    #[inline]
+    fn failed(&mut self, after: Duration, timed: bool) {
+        let after = Nanos::new(after);
+        match self {
+            Self::First => {
+                let clock = if timed { Clock::Started(Instant::now()) } else { Clock::Unneeded };
+                *self = Self::Further { number: 1, waited: after, clock };
+            }
+            Self::Further { waited, .. } => *waited = waited.saturating_add(after),
         }
     }
 
-    fn next(&mut self) {
-        if let Self::Further { number, .. } = self {
-            *number = number.saturating_add(1);
+    fn next(&mut self) -> u32 {
+        match self {
+            Self::First => 1,
+            Self::Further { number, .. } => {
+                *number = number.saturating_add(1);
+                *number
+            }
         }
     }
 
@@ -139,13 +155,6 @@ impl Progress {
                 }
             }
         }
-    }
-
-    // As `attempt`, out of the way of the first.
-    #[cold]
-    #[inline(never)]
-    fn further(&self, timeout: Option<Duration>) -> Attempt {
-        self.attempt(timeout)
     }
 }
 
@@ -185,64 +194,57 @@ where
         }
     }
 
-    // What follows an attempt that was not what the caller wanted: the end of the call, or a pause.
-    #[cold]
-    #[inline(never)]
-    fn failed(
-        self: Pin<&mut Self>,
-        attempt: &Attempt,
-        decision: Decision,
-        outcome: Result<S::Response, S::Error>,
-        cx: &mut Context<'_>,
-    ) -> Option<Result<S::Response, M::Error>> {
-        let mut this = self.project();
-        let repeatable = |spare: &Option<Spare<_, S>>| {
-            spare.as_ref().is_some_and(|spare| this.policy.keep().is_repeatable(&spare.kept))
-        };
-        let (after, reason) = match decision {
-            Decision::Return => (None, None),
-            Decision::GiveUp(reason) => (None, Some(reason)),
-            Decision::Retry { .. } if !repeatable(this.spare) => (None, Some(StopReason::NotReplayable)),
-            Decision::Retry { after } => (Some(after), None),
-        };
-        let Some(after) = after else { return Some(M::finish(this.story, attempt, reason, outcome)) };
-        if matches!(this.progress, Progress::First) {
-            this.progress.start(M::TIMED || this.policy.is_timed());
-        }
-        this.progress.waits(after);
-        // The finished attempt and its outcome are gone before the wait begins.
-        let error = match outcome {
-            Ok(mut response) => {
-                if this.policy.poll_drain(&mut response, cx).is_pending() {
-                    this.state.set(State::Draining { response, after });
-                    M::discard(this.story, attempt, after, None);
-                    return None;
-                }
-                None
-            }
-            Err(error) => Some(error),
-        };
-        this.state.set(State::pause(after));
-        M::discard(this.story, attempt, after, error);
-        None
-    }
-
-    // From the end of an attempt to the start of the next one; ready with nothing when that is under way.
-    #[cold]
+    // All that is not the making of an attempt: what follows one that was not accepted as it is, up to the start of the
+    // next one or the end of the call. Ready with nothing when there is an attempt to poll. In one piece, as what is known
+    // at the top (no clock, no pause) makes most of the rest go away.
     #[inline(never)]
     fn proceed(
         self: Pin<&mut Self>,
+        outcome: Option<Result<S::Response, S::Error>>,
         exhausted: bool,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<S::Response, M::Error>>> {
         let mut this = self.project();
+        if let Some(mut outcome) = outcome {
+            let attempt = this.progress.attempt(this.policy.timeout());
+            let kept = this.spare.as_mut().map(|spare| &mut spare.kept);
+            let after = match this.policy.decide(&attempt, kept, &mut outcome) {
+                Decision::Return => return Poll::Ready(Some(M::finish(this.story, &attempt, None, outcome))),
+                Decision::GiveUp(reason) => {
+                    return Poll::Ready(Some(M::finish(this.story, &attempt, Some(reason), outcome)));
+                }
+                Decision::Retry { after } => after,
+            };
+            if !this.spare.as_ref().is_some_and(|spare| this.policy.keep().is_repeatable(&spare.kept)) {
+                let reason = Some(StopReason::NotReplayable);
+                return Poll::Ready(Some(M::finish(this.story, &attempt, reason, outcome)));
+            }
+            this.progress.failed(after, M::TIMED || this.policy.is_timed());
+            // The finished attempt and its outcome are gone before the wait begins.
+            match outcome {
+                Ok(mut response) => {
+                    if this.policy.poll_drain(&mut response, cx).is_pending() {
+                        this.state.set(State::Draining { response, after });
+                        M::discard(this.story, &attempt, after, None);
+                        return Poll::Pending;
+                    }
+                    drop(response);
+                    this.state.as_mut().pause(after);
+                    M::discard(this.story, &attempt, after, None);
+                }
+                Err(error) => {
+                    this.state.as_mut().pause(after);
+                    M::discard(this.story, &attempt, after, Some(error));
+                }
+            }
+        }
         loop {
             match this.state.as_mut().project() {
                 StateProj::Calling { .. } => return Poll::Ready(None),
                 StateProj::Draining { response, after } => {
                     ready!(this.policy.poll_drain(response, cx));
-                    let pause = State::pause(*after);
-                    this.state.set(pause);
+                    let after = *after;
+                    this.state.as_mut().pause(after);
                 }
                 StateProj::Waiting { delay } => {
                     // A policy of one's own may wait for longer than its timeout allows.
@@ -259,7 +261,7 @@ where
                         unreachable!("a retry has something to be made from");
                     };
                     let ready = ready!(spare.service.poll_ready(cx));
-                    this.progress.next();
+                    let number = this.progress.next();
                     let attempt = this.progress.attempt(this.policy.timeout());
                     if let Err(error) = ready {
                         this.policy.not_ready(&attempt, &error);
@@ -269,11 +271,12 @@ where
                     let Some(Spare { kept, mut service }) = this.spare.take() else {
                         unreachable!("it was there a moment ago");
                     };
-                    let last = !this.policy.may_retry(attempt.number());
+                    let last = !this.policy.may_retry(number);
                     let (mut request, kept) = this.policy.keep().again(kept, last);
                     this.policy.before_attempt(&attempt, &mut request);
                     this.state.set(State::Calling { attempt: service.call(request) });
                     *this.spare = kept.map(|kept| Spare { kept, service });
+                    return Poll::Ready(None);
                 }
             }
         }
@@ -310,45 +313,25 @@ where
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut attempts = 0;
         loop {
-            let mut this = self.as_mut().project();
-            let StateProj::Calling { attempt } = this.state.as_mut().project() else {
-                match self.as_mut().proceed(attempts == ATTEMPTS_PER_POLL, cx) {
-                    Poll::Ready(None) => {
-                        attempts += 1;
-                        continue;
+            let this = self.as_mut().project();
+            let mut outcome = None;
+            if let StateProj::Calling { attempt } = this.state.project() {
+                let Poll::Ready(ended) = attempt.poll(cx) else {
+                    if matches!(this.progress, Progress::First) {
+                        this.progress.start(M::TIMED || this.policy.is_timed());
                     }
-                    Poll::Ready(Some(outcome)) => return Poll::Ready(outcome),
-                    Poll::Pending => return self.poll_limit(cx),
+                    return self.poll_limit(cx);
+                };
+                if matches!(&ended, Ok(response) if this.policy.accepts(response)) {
+                    // A success has no story, so that any attempt will do.
+                    return Poll::Ready(M::finish(this.story, &FIRST, None, ended));
                 }
-            };
-            let Poll::Ready(outcome) = attempt.poll(cx) else {
-                if matches!(this.progress, Progress::First) {
-                    this.progress.start(M::TIMED || this.policy.is_timed());
-                }
-                return self.poll_limit(cx);
-            };
-            if matches!(&outcome, Ok(response) if this.policy.accepts(response)) {
-                // A success has no story, so that any attempt will do.
-                return Poll::Ready(M::finish(this.story, &FIRST, None, outcome));
+                outcome = Some(ended);
             }
-            let mut outcome = outcome;
-            // By reference: the attempt need not be put together for the many calls that succeed at once.
-            let further;
-            let timeout = this.policy.timeout();
-            let attempt = if timeout.is_none() && matches!(this.progress, Progress::First) {
-                &FIRST
-            } else {
-                further = this.progress.further(timeout);
-                &further
-            };
-            let kept = this.spare.as_mut().map(|spare| &mut spare.kept);
-            match this.policy.decide(attempt, kept, &mut outcome) {
-                Decision::Return => return Poll::Ready(M::finish(this.story, attempt, None, outcome)),
-                decision => {
-                    if let Some(outcome) = self.as_mut().failed(attempt, decision, outcome, cx) {
-                        return Poll::Ready(outcome);
-                    }
-                }
+            match self.as_mut().proceed(outcome, attempts == ATTEMPTS_PER_POLL, cx) {
+                Poll::Ready(None) => attempts += 1,
+                Poll::Ready(Some(outcome)) => return Poll::Ready(outcome),
+                Poll::Pending => return self.poll_limit(cx),
             }
         }
     }
