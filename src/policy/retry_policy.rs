@@ -300,7 +300,8 @@ impl<S, W, C, H, K> RetryPolicy<S, W, C, H, K> {
 }
 
 impl<S, W, C, H, K> RetryPolicy<S, W, C, H, K> {
-    #[inline]
+    // Where these are inlined, most of what a class, a hint and a limit could be is known not to be.
+    #[inline(always)]
     fn failed<Req, Res, E>(
         &mut self,
         attempt: &Attempt,
@@ -345,7 +346,7 @@ impl<S, W, C, H, K> RetryPolicy<S, W, C, H, K> {
     }
 
     // The pause after a failed attempt, or why there is none.
-    #[inline]
+    #[inline(always)]
     fn pause<Res, E>(
         &self,
         attempt: &Attempt,
@@ -405,7 +406,7 @@ where
         self.keep.clone()
     }
 
-    #[inline]
+    #[inline(always)]
     fn decide(&mut self, attempt: &Attempt, kept: Option<&mut K::Kept>, outcome: &mut Result<Res, E>) -> Decision {
         if !self.is_enabled() {
             return Decision::Return;
@@ -465,14 +466,15 @@ where
 
     #[inline]
     fn timeout(&self) -> Option<Duration> {
-        if self.is_enabled() { self.options.limit() } else { None }
+        // Most calls have no limit, and are told so by the first look.
+        if self.options.is_unlimited() || !self.is_enabled() { None } else { self.options.limit() }
     }
 
     #[inline]
     fn is_timed(&self) -> bool {
         self.is_enabled()
             && (self.options.limit().is_some()
-                || (self.options.attempts().is_none() && self.stop.is_timed())
+                || (self.stop.is_timed() && self.options.attempts().is_none())
                 || self.wait.is_timed()
                 || self.hooks.is_timed())
     }

@@ -60,13 +60,18 @@ pin_project! {
 
 impl<F, Res> State<F, Res> {
     // No timer for a pause of zero.
-    #[inline]
+    #[inline(always)]
     fn pause(mut self: Pin<&mut Self>, after: Duration) {
         if after.is_zero() {
             self.set(Self::Readying);
         } else {
-            self.set(Self::Waiting { delay: sleep(after) });
+            self.wait(after);
         }
+    }
+
+    #[inline(never)]
+    fn wait(mut self: Pin<&mut Self>, after: Duration) {
+        self.set(Self::Waiting { delay: sleep(after) });
     }
 }
 
@@ -122,7 +127,7 @@ impl Progress {
     // At the end of an attempt that is followed by another.
     #[inline]
     fn failed(&mut self, after: Duration, timed: bool) {
-        let after = Nanos::new(after);
+        let after = if after.is_zero() { Nanos::ZERO } else { Nanos::new(after) };
         match self {
             Self::First => {
                 let clock = if timed { Clock::Started(Instant::now()) } else { Clock::Unneeded };
@@ -150,18 +155,15 @@ impl Progress {
             Self::Further { number, waited, clock } => {
                 let attempt = Attempt::new(number).with_waited_nanos(waited);
                 match clock {
-                    Clock::Started(started) => timed(attempt, started.elapsed(), timeout),
+                    Clock::Started(started) => {
+                        let elapsed = started.elapsed();
+                        attempt.with_elapsed(elapsed).with_time_left(timeout.map(|limit| limit.saturating_sub(elapsed)))
+                    }
                     Clock::Unneeded => attempt.with_time_left(timeout),
                 }
             }
         }
     }
-}
-
-#[cold]
-#[inline(never)]
-fn timed(attempt: Attempt, elapsed: Duration, timeout: Option<Duration>) -> Attempt {
-    attempt.with_elapsed(elapsed).with_time_left(timeout.map(|timeout| timeout.saturating_sub(elapsed)))
 }
 
 impl<P, S, Req, M> ResponseFuture<P, S, Req, M>
@@ -238,48 +240,42 @@ where
                 }
             }
         }
-        loop {
-            match this.state.as_mut().project() {
-                StateProj::Calling { .. } => return Poll::Ready(None),
-                StateProj::Draining { response, after } => {
-                    ready!(this.policy.poll_drain(response, cx));
-                    let after = *after;
-                    this.state.as_mut().pause(after);
-                }
-                StateProj::Waiting { delay } => {
-                    // A policy of one's own may wait for longer than its timeout allows.
-                    ready!(delay.poll(cx));
-                    this.state.set(State::Readying);
-                }
-                StateProj::Readying => {
-                    if exhausted {
-                        cx.waker().wake_by_ref();
-                        return Poll::Pending;
-                    }
-                    let Some(spare) = this.spare.as_mut() else {
-                        // Only a call with a spare comes here, and it leaves with one or calling.
-                        unreachable!("a retry has something to be made from");
-                    };
-                    let ready = ready!(spare.service.poll_ready(cx));
-                    let number = this.progress.next();
-                    let attempt = this.progress.attempt(this.policy.timeout());
-                    if let Err(error) = ready {
-                        this.policy.not_ready(&attempt, &error);
-                        let reason = Some(StopReason::NotReady);
-                        return Poll::Ready(Some(M::finish(this.story, &attempt, reason, Err(error))));
-                    }
-                    let Some(Spare { kept, mut service }) = this.spare.take() else {
-                        unreachable!("it was there a moment ago");
-                    };
-                    let last = !this.policy.may_retry(number);
-                    let (mut request, kept) = this.policy.keep().again(kept, last);
-                    this.policy.before_attempt(&attempt, &mut request);
-                    this.state.set(State::Calling { attempt: service.call(request) });
-                    *this.spare = kept.map(|kept| Spare { kept, service });
-                    return Poll::Ready(None);
-                }
-            }
+        // One after the other, as far as the call has not come yet.
+        if let StateProj::Draining { response, after } = this.state.as_mut().project() {
+            ready!(this.policy.poll_drain(response, cx));
+            let after = *after;
+            this.state.as_mut().pause(after);
         }
+        if let StateProj::Waiting { delay } = this.state.as_mut().project() {
+            // A policy of one's own may wait for longer than its timeout allows.
+            ready!(delay.poll(cx));
+            this.state.set(State::Readying);
+        }
+        if exhausted {
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        let Some(spare) = this.spare.as_mut() else {
+            // Only a call with a spare comes here, and it leaves with one or calling.
+            unreachable!("a retry has something to be made from");
+        };
+        let ready = ready!(spare.service.poll_ready(cx));
+        let number = this.progress.next();
+        let attempt = this.progress.attempt(this.policy.timeout());
+        if let Err(error) = ready {
+            this.policy.not_ready(&attempt, &error);
+            let reason = Some(StopReason::NotReady);
+            return Poll::Ready(Some(M::finish(this.story, &attempt, reason, Err(error))));
+        }
+        let Some(Spare { kept, mut service }) = this.spare.take() else {
+            unreachable!("it was there a moment ago");
+        };
+        let last = !this.policy.may_retry(number);
+        let (mut request, kept) = this.policy.keep().again(kept, last);
+        this.policy.before_attempt(&attempt, &mut request);
+        this.state.set(State::Calling { attempt: service.call(request) });
+        *this.spare = kept.map(|kept| Spare { kept, service });
+        Poll::Ready(None)
     }
 
     // While nothing else is ready, only the limit can end the call.

@@ -143,6 +143,7 @@ impl Default for FlooredJitter {
 }
 
 impl<Res, E> Wait<Res, E> for FlooredJitter {
+    #[inline]
     fn delay(&self, attempt: &Attempt, class: Class, _: &Result<Res, E>, random: &mut Random) -> Duration {
         let multiplier = match class {
             Class::Throttled { .. } => self.throttled,
