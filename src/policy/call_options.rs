@@ -80,8 +80,10 @@ impl CallOptions {
         if self.set & ATTEMPTS == 0 { None } else { Some((self.set >> 32) as u32) }
     }
 
+    // How long the call may take, if it is tried again at all.
+    #[inline]
     pub(super) const fn limit(&self) -> Option<Duration> {
-        self.timeout.limit()
+        if self.set & (TIMEOUT | DISABLED) == TIMEOUT { self.timeout.limit() } else { None }
     }
 
     pub(super) fn overlay(&mut self, over: Self) {
@@ -108,7 +110,7 @@ impl fmt::Debug for CallOptions {
             .field("enabled", &self.switch(ENABLED, DISABLED))
             .field("idempotent", &self.switch(IDEMPOTENT, NOT_IDEMPOTENT))
             .field("max_attempts", &self.attempts())
-            .field("timeout", &self.limit())
+            .field("timeout", &self.timeout.limit())
             .finish()
     }
 }

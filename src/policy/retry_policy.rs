@@ -466,8 +466,7 @@ where
 
     #[inline]
     fn timeout(&self) -> Option<Duration> {
-        // Most calls have no limit, and are told so by the first look.
-        if self.options.is_unlimited() || !self.is_enabled() { None } else { self.options.limit() }
+        self.options.limit()
     }
 
     #[inline]
