@@ -83,7 +83,7 @@ impl CallOptions {
     // How long the call may take, if it is tried again at all.
     #[inline]
     pub(super) const fn limit(&self) -> Option<Duration> {
-        if self.set & (TIMEOUT | DISABLED) == TIMEOUT { self.timeout.limit() } else { None }
+        if self.set & (TIMEOUT | DISABLED) == TIMEOUT { Some(self.timeout.get()) } else { None }
     }
 
     pub(super) fn overlay(&mut self, over: Self) {
