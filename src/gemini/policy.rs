@@ -10,8 +10,8 @@ use crate::{
 pub type Policy = RetryPolicy<stop::AfterAttempt, wait::FlooredJitter, Classifier, ((), PerQuestion)>;
 
 /// How calls to Gemini are retried: at most 5 attempts, floored jitter up to 60 s where the server names no delay, the
-/// server's delay where it does, nothing that another attempt does not cure, and no more than the
-/// [standard budget](Budget::standard) pays for.
+/// server's delay where it does, nothing that another attempt does not cure, and no more than a
+/// [budget](Budget::standard) pays for, with a reserve of four: a lone client gets its five attempts.
 ///
 /// Five attempts and 60 s are the numbers that Google's own SDKs take once retries are switched on (python-genai,
 /// js-genai). Those ignore the delay that comes with a 429; this does not. What each failure means is told by
@@ -43,7 +43,7 @@ pub fn policy() -> Policy {
         .stop(stop::after_attempt(5))
         .wait(wait::floored_jitter().max(Duration::from_secs(60)))
         .classify(super::classify())
-        .budget(Budget::standard())
+        .budget(Budget::standard().reserve(4))
         .hook(PerQuestion)
 }
 

@@ -111,6 +111,16 @@ pub trait Policy<Req, Res, E> {
         outcome: &mut Result<Res, E>,
     ) -> Decision;
 
+    /// Whether `response` is what the caller wanted, told without a look at anything else: it is then handed back, and
+    /// [`decide`](Policy::decide) is not called. `false`, the default, leaves it to `decide`, which has to know such a
+    /// response as well.
+    ///
+    /// Most calls succeed at the first attempt; a policy that says so here spares them the rest.
+    fn accepts(&mut self, response: &Res) -> bool {
+        let _ = response;
+        false
+    }
+
     /// The policy of one call: a clone, unless settings come with the request or a call shares with its service what
     /// two services do not share.
     fn begin(&self, request: &Req) -> Self

@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use http::{HeaderMap, HeaderValue, Request};
 
-use crate::policy::{Attempt, CallOptions, Nanos, hooks::Hooks};
+use crate::policy::{Attempt, CallOptions, hooks::Hooks};
 
 const TIMEOUT: &str = "grpc-timeout";
 
@@ -98,7 +98,7 @@ pub struct Deadline(());
 impl<B, Kept, Res, E> Hooks<Request<B>, Kept, Res, E> for Deadline {
     fn options(&self, request: &Request<B>, options: &mut CallOptions) {
         if let Some(timeout) = timeout(request.headers()) {
-            options.timeout = options.timeout.min(Nanos::new(timeout));
+            options.overlay(CallOptions::new().timeout(timeout));
         }
     }
 
