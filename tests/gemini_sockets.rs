@@ -344,9 +344,9 @@ async fn a_call_that_is_dropped_asks_nothing_more() {
 async fn many_calls_over_one_client_get_an_answer_each() {
     let replies = (0..40).flat_map(|i| [Reply::overloaded(), Reply::text(i.to_string())]);
     let server = GeminiServer::start(replies).await.unwrap();
-    let service = ServiceBuilder::new()
-        .layer(RetryLayer::new(gemini::policy().wait(wait::none()).stop(tower_tenacity::stop::after_attempt(100))))
-        .service(client(&server));
+    let policy = gemini::policy().wait(wait::none()).stop(tower_tenacity::stop::after_attempt(100));
+    let policy = policy.budget(tower_tenacity::policy::budget::Budget::standard().reserve(1000));
+    let service = ServiceBuilder::new().layer(RetryLayer::new(policy)).service(client(&server));
     let mut calls = tokio::task::JoinSet::new();
     for _ in 0..40 {
         calls.spawn(service.clone().oneshot(question()));

@@ -23,6 +23,7 @@ use tower_tenacity::{
     Attempt, CallOptions, Policy, Retry, RetryLayer, RetryPolicy, StopReason,
     body::ReplayBody,
     hooks::Observer,
+    policy::budget::Budget,
     policy::http::{self as policy, HttpPolicy, Idempotent},
     wait,
 };
@@ -135,6 +136,11 @@ fn method(name: &str) -> Method {
     Method::from_bytes(name.as_bytes()).unwrap()
 }
 
+/// The preset with a budget that no test here uses up.
+fn plenty() -> HttpPolicy {
+    RetryPolicy::http().budget(Budget::standard().reserve(1000))
+}
+
 #[tokio::test(start_paused = true)]
 async fn what_may_be_repeated_is_and_what_may_not_is_not() {
     let down = Server::new([Status(503)]);
@@ -195,7 +201,7 @@ async fn what_the_caller_says_of_a_request_goes_before_method_and_key() {
 #[tokio::test(start_paused = true)]
 async fn later_hooks_go_before_those_of_the_preset() {
     let down = Server::new([Status(503)]);
-    let policy = RetryPolicy::http().per_request(|request: &Request<_>| match request.uri().path() {
+    let policy = plenty().per_request(|request: &Request<_>| match request.uri().path() {
         "/search" => CallOptions::new().idempotent(true).max_attempts(5),
         "/ticket" => CallOptions::new().idempotent(false),
         "/off" => CallOptions::new().enabled(false),
@@ -351,7 +357,7 @@ async fn every_attempt_is_the_same_request() {
 #[tokio::test(start_paused = true)]
 async fn nested_layers_add_up_and_do_not_multiply() {
     let server = Server::new([Status(503)]);
-    let layer = RetryLayer::new(RetryPolicy::http());
+    let layer = RetryLayer::new(plenty());
     let service = layer.layer(layer.layer(server.clone()));
     let sent = request(Method::GET);
     for call in 1..=3 {
@@ -364,7 +370,7 @@ async fn nested_layers_add_up_and_do_not_multiply() {
 
     // Three layers, and an inner one that would rather have more.
     let server = Server::new([Status(503)]);
-    let eager = RetryPolicy::http().per_request(|_: &Request<_>| CallOptions::new().max_attempts(4).enabled(true));
+    let eager = plenty().per_request(|_: &Request<_>| CallOptions::new().max_attempts(4).enabled(true));
     let stack = layer.layer(layer.layer(RetryLayer::new(eager).layer(server.clone())));
     stack.oneshot(request(Method::GET)).await.unwrap();
     assert_eq!(server.attempts(), 4 + 2 + 2);
@@ -373,7 +379,7 @@ async fn nested_layers_add_up_and_do_not_multiply() {
 #[tokio::test(start_paused = true)]
 async fn an_inner_layer_makes_its_own_attempts_where_the_outer_needs_none() {
     let server = Server::new([Status(503), Status(503), Status(200)]);
-    let layer = RetryLayer::new(RetryPolicy::http());
+    let layer = RetryLayer::new(plenty());
     let response = layer.layer(layer.layer(server.clone())).oneshot(request(Method::GET)).await.unwrap();
     assert_eq!((response.status().as_u16(), server.attempts()), (200, 3));
 }
