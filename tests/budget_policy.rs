@@ -13,17 +13,22 @@ use std::{
 use tokio::time::{Instant, advance};
 use tower::{Layer, Service, ServiceExt, service_fn};
 use tower_tenacity::{
-    BoxPolicy, Retry, RetryLayer, RetryPolicy, StopReason, classify, policy::budget::Budget, stop, wait,
+    BoxPolicy, Retry, RetryLayer, RetryPolicy, StopReason, classify,
+    keep::Cloned,
+    policy::budget::{Budget, Funds},
+    stop, wait,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
 
-fn policy(budget: &Budget) -> RetryPolicy<stop::AfterAttempt, wait::Fixed> {
+type Budgeted = RetryPolicy<stop::AfterAttempt, wait::Fixed, classify::Errors, (), Cloned, Funds<Budget>>;
+
+fn policy(budget: &Budget) -> Budgeted {
     RetryPolicy::new().wait(wait::fixed(SECOND)).budget(budget.clone())
 }
 
 /// How many attempts a call makes that fails for good.
-async fn failing(policy: &RetryPolicy<stop::AfterAttempt, wait::Fixed>) -> (u32, StopReason) {
+async fn failing(policy: &Budgeted) -> (u32, StopReason) {
     let service = service_fn(|()| ready(Err::<(), _>("down")));
     let error = Retry::new(policy.clone(), service).detailed().oneshot(()).await.unwrap_err();
     (error.attempts(), error.reason())

@@ -31,6 +31,7 @@ use tower_tenacity::{
     body::{CollectBodyLayer, ReplayBody, ReplayBodyLayer},
     hooks::{self, Delay, Observer},
     policy::{
+        budget::{Budget, Funds},
         grpc,
         http::{FlatCopy, Mark},
     },
@@ -162,7 +163,9 @@ impl Log {
 type Watched = (((((), grpc::Deadline), Mark), grpc::PreviousAttempts), hooks::Observed<Log>);
 type Retried = http::Request<ReplayBody<Body>>;
 
-fn policy(log: &Log) -> RetryPolicy<stop::AfterAttempt, wait::Fixed, grpc::Classifier, Watched, FlatCopy> {
+fn policy(
+    log: &Log,
+) -> RetryPolicy<stop::AfterAttempt, wait::Fixed, grpc::Classifier, Watched, FlatCopy, Funds<Budget>> {
     RetryPolicy::grpc().wait(wait::fixed(Duration::from_millis(1))).hook(grpc::previous_attempts()).observe(log.clone())
 }
 

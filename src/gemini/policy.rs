@@ -2,12 +2,19 @@ use std::time::Duration;
 
 use super::{Classifier, GenerateContent};
 use crate::{
-    policy::{Attempt, CallOptions, RetryPolicy, budget::Budget, hooks::Hooks, stop, wait},
+    policy::{
+        Attempt, CallOptions, RetryPolicy,
+        budget::{Budget, Funds},
+        hooks::Hooks,
+        keep::Cloned,
+        stop, wait,
+    },
     timeout::Deadline,
 };
 
 /// The type of [`policy`], to be named in a struct field.
-pub type Policy = RetryPolicy<stop::AfterAttempt, wait::FlooredJitter, Classifier, ((), PerQuestion)>;
+pub type Policy =
+    RetryPolicy<stop::AfterAttempt, wait::FlooredJitter, Classifier, ((), PerQuestion), Cloned, Funds<Budget>>;
 
 /// How calls to Gemini are retried: at most 5 attempts, floored jitter up to 60 s where the server names no delay, the
 /// server's delay where it does, nothing that another attempt does not cure, and no more than a

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use super::{
     Attempt, BoxPolicy, CallOptions, Decision, Keep, Nanos, Policy, Random, StopReason,
-    budget::{Budget, Purse},
+    budget::{Funds, NoBudget, Purse},
     classify::{self, Class, Classify},
     hooks::{self, Delay, Hooks},
     keep::Cloned,
@@ -42,7 +42,14 @@ use crate::telemetry;
 /// ```
 #[derive(Clone)]
 #[must_use]
-pub struct RetryPolicy<S = stop::AfterAttempt, W = wait::FlooredJitter, C = classify::Errors, H = (), K = Cloned> {
+pub struct RetryPolicy<
+    S = stop::AfterAttempt,
+    W = wait::FlooredJitter,
+    C = classify::Errors,
+    H = (),
+    K = Cloned,
+    B = NoBudget,
+> {
     stop: S,
     wait: W,
     classify: C,
@@ -50,7 +57,7 @@ pub struct RetryPolicy<S = stop::AfterAttempt, W = wait::FlooredJitter, C = clas
     keep: K,
     max_server_delay: Nanos,
     options: CallOptions,
-    purse: Purse,
+    budget: B,
 }
 
 impl RetryPolicy {
@@ -67,7 +74,7 @@ impl RetryPolicy {
             keep: Cloned,
             max_server_delay: Nanos::new(Duration::from_secs(300)),
             options: CallOptions::new(),
-            purse: Purse::None,
+            budget: NoBudget,
         }
     }
 }
@@ -78,46 +85,46 @@ impl Default for RetryPolicy {
     }
 }
 
-impl<S, W, C, H, K> RetryPolicy<S, W, C, H, K> {
+impl<S, W, C, H, K, B> RetryPolicy<S, W, C, H, K, B> {
     /// When to give up; see [`stop`]. Default: after three attempts.
-    pub fn stop<S2>(self, stop: S2) -> RetryPolicy<S2, W, C, H, K> {
-        let Self { wait, classify, hooks, keep, max_server_delay, options, purse, .. } = self;
-        RetryPolicy { stop, wait, classify, hooks, keep, max_server_delay, options, purse }
+    pub fn stop<S2>(self, stop: S2) -> RetryPolicy<S2, W, C, H, K, B> {
+        let Self { wait, classify, hooks, keep, max_server_delay, options, budget, .. } = self;
+        RetryPolicy { stop, wait, classify, hooks, keep, max_server_delay, options, budget }
     }
 
     /// How long to wait between attempts; see [`wait`]. Default: [`wait::floored_jitter`].
-    pub fn wait<W2>(self, wait: W2) -> RetryPolicy<S, W2, C, H, K> {
-        let Self { stop, classify, hooks, keep, max_server_delay, options, purse, .. } = self;
-        RetryPolicy { stop, wait, classify, hooks, keep, max_server_delay, options, purse }
+    pub fn wait<W2>(self, wait: W2) -> RetryPolicy<S, W2, C, H, K, B> {
+        let Self { stop, classify, hooks, keep, max_server_delay, options, budget, .. } = self;
+        RetryPolicy { stop, wait, classify, hooks, keep, max_server_delay, options, budget }
     }
 
     /// What an outcome means; see [`classify`](mod@classify). Default: every `Err` is transient.
-    pub fn classify<C2>(self, classify: C2) -> RetryPolicy<S, W, C2, H, K> {
+    pub fn classify<C2>(self, classify: C2) -> RetryPolicy<S, W, C2, H, K, B> {
         self.map_classify(|_| classify)
     }
 
     // For the settings of a classifier that is in place already, too.
-    pub(super) fn map_classify<C2>(self, f: impl FnOnce(C) -> C2) -> RetryPolicy<S, W, C2, H, K> {
-        let Self { stop, wait, classify, hooks, keep, max_server_delay, options, purse } = self;
-        RetryPolicy { stop, wait, classify: f(classify), hooks, keep, max_server_delay, options, purse }
+    pub(super) fn map_classify<C2>(self, f: impl FnOnce(C) -> C2) -> RetryPolicy<S, W, C2, H, K, B> {
+        let Self { stop, wait, classify, hooks, keep, max_server_delay, options, budget } = self;
+        RetryPolicy { stop, wait, classify: f(classify), hooks, keep, max_server_delay, options, budget }
     }
 
     /// How a request is kept for later attempts; see [`keep`](super::keep). Default: [`Cloned`], for requests that are
     /// `Clone`.
-    pub fn keep<K2>(self, keep: K2) -> RetryPolicy<S, W, C, H, K2> {
-        let Self { stop, wait, classify, hooks, max_server_delay, options, purse, .. } = self;
-        RetryPolicy { stop, wait, classify, hooks, keep, max_server_delay, options, purse }
+    pub fn keep<K2>(self, keep: K2) -> RetryPolicy<S, W, C, H, K2, B> {
+        let Self { stop, wait, classify, hooks, max_server_delay, options, budget, .. } = self;
+        RetryPolicy { stop, wait, classify, hooks, keep, max_server_delay, options, budget }
     }
 
     /// Adds ready-made [hooks](Hooks), such as those of [`http`](super::http). They run after those added before, and the settings
     /// of one call that they make go before those of the others.
-    pub fn hook<N>(self, hook: N) -> RetryPolicy<S, W, C, (H, N), K> {
-        let Self { stop, wait, classify, hooks, keep, max_server_delay, options, purse } = self;
-        RetryPolicy { stop, wait, classify, hooks: (hooks, hook), keep, max_server_delay, options, purse }
+    pub fn hook<N>(self, hook: N) -> RetryPolicy<S, W, C, (H, N), K, B> {
+        let Self { stop, wait, classify, hooks, keep, max_server_delay, options, budget } = self;
+        RetryPolicy { stop, wait, classify, hooks: (hooks, hook), keep, max_server_delay, options, budget }
     }
 
     /// Lets `observer` watch every call. Observers add up.
-    pub fn observe<O>(self, observer: O) -> RetryPolicy<S, W, C, (H, hooks::Observed<O>), K> {
+    pub fn observe<O>(self, observer: O) -> RetryPolicy<S, W, C, (H, hooks::Observed<O>), K, B> {
         self.hook(hooks::Observed(observer))
     }
 
@@ -145,7 +152,7 @@ impl<S, W, C, H, K> RetryPolicy<S, W, C, H, K> {
     /// assert_eq!(answer, Ok("an answer"));
     /// # }
     /// ```
-    pub fn before_attempt<F>(self, f: F) -> RetryPolicy<S, W, C, (H, hooks::BeforeAttempt<F>), K> {
+    pub fn before_attempt<F>(self, f: F) -> RetryPolicy<S, W, C, (H, hooks::BeforeAttempt<F>), K, B> {
         self.hook(hooks::BeforeAttempt(f))
     }
 
@@ -169,7 +176,7 @@ impl<S, W, C, H, K> RetryPolicy<S, W, C, H, K> {
     /// assert_eq!(answer, Ok(42));
     /// # }
     /// ```
-    pub fn after_attempt<F>(self, f: F) -> RetryPolicy<S, W, C, (H, hooks::AfterAttempt<F>), K> {
+    pub fn after_attempt<F>(self, f: F) -> RetryPolicy<S, W, C, (H, hooks::AfterAttempt<F>), K, B> {
         self.hook(hooks::AfterAttempt(f))
     }
 
@@ -194,7 +201,7 @@ impl<S, W, C, H, K> RetryPolicy<S, W, C, H, K> {
     /// assert_eq!(answer, Ok(42));
     /// # }
     /// ```
-    pub fn before_sleep<F>(self, f: F) -> RetryPolicy<S, W, C, (H, hooks::BeforeSleep<F>), K> {
+    pub fn before_sleep<F>(self, f: F) -> RetryPolicy<S, W, C, (H, hooks::BeforeSleep<F>), K, B> {
         self.hook(hooks::BeforeSleep(f))
     }
 
@@ -216,7 +223,7 @@ impl<S, W, C, H, K> RetryPolicy<S, W, C, H, K> {
     /// assert_eq!(policy.run(|_| async { Err(MyError) }).await, Err(MyError));
     /// # }
     /// ```
-    pub fn on_give_up<F>(self, f: F) -> RetryPolicy<S, W, C, (H, hooks::OnGiveUp<F>), K> {
+    pub fn on_give_up<F>(self, f: F) -> RetryPolicy<S, W, C, (H, hooks::OnGiveUp<F>), K, B> {
         self.hook(hooks::OnGiveUp(f))
     }
 
@@ -239,7 +246,7 @@ impl<S, W, C, H, K> RetryPolicy<S, W, C, H, K> {
     /// assert_eq!(Retry::new(policy, service).oneshot(200).await, Ok(50));
     /// # }
     /// ```
-    pub fn amend<F>(self, f: F) -> RetryPolicy<S, W, C, (H, hooks::Amend<F>), K> {
+    pub fn amend<F>(self, f: F) -> RetryPolicy<S, W, C, (H, hooks::Amend<F>), K, B> {
         self.hook(hooks::Amend(f))
     }
 
@@ -256,7 +263,7 @@ impl<S, W, C, H, K> RetryPolicy<S, W, C, H, K> {
     /// });
     /// # let _ = policy;
     /// ```
-    pub fn per_request<F>(self, f: F) -> RetryPolicy<S, W, C, (H, hooks::PerRequest<F>), K> {
+    pub fn per_request<F>(self, f: F) -> RetryPolicy<S, W, C, (H, hooks::PerRequest<F>), K, B> {
         self.hook(hooks::PerRequest(f))
     }
 
@@ -305,9 +312,17 @@ impl<S, W, C, H, K> RetryPolicy<S, W, C, H, K> {
     /// }
     /// # }
     /// ```
-    pub fn budget(mut self, budget: Budget) -> Self {
-        self.purse = Purse::All(budget);
-        self
+    ///
+    /// One for each host, model or whatever else the request tells is [`Budget::per`](super::budget::Budget::per).
+    pub fn budget<B2>(self, budget: B2) -> RetryPolicy<S, W, C, H, K, Funds<B2>> {
+        let Self { stop, wait, classify, hooks, keep, max_server_delay, options, .. } = self;
+        RetryPolicy { stop, wait, classify, hooks, keep, max_server_delay, options, budget: Funds::new(budget) }
+    }
+
+    /// Lets retries cost nothing, as they do unless there is a [budget](Self::budget).
+    pub fn without_budget(self) -> RetryPolicy<S, W, C, H, K> {
+        let Self { stop, wait, classify, hooks, keep, max_server_delay, options, .. } = self;
+        RetryPolicy { stop, wait, classify, hooks, keep, max_server_delay, options, budget: NoBudget }
     }
 
     /// Whether a request may be sent again when the server may have seen it already. Switched off, only a request that
@@ -334,7 +349,7 @@ impl<S, W, C, H, K> RetryPolicy<S, W, C, H, K> {
     }
 }
 
-impl<S, W, C, H, K> RetryPolicy<S, W, C, H, K> {
+impl<S, W, C, H, K, B> RetryPolicy<S, W, C, H, K, B> {
     // Where these are inlined, most of what a class, a hint and a limit could be is known not to be.
     #[inline(always)]
     fn failed<Req, Res, E>(
@@ -349,6 +364,7 @@ impl<S, W, C, H, K> RetryPolicy<S, W, C, H, K> {
         W: Wait<Res, E>,
         H: Hooks<Req, K::Kept, Res, E>,
         K: Keep<Req>,
+        B: Purse<Req>,
     {
         let retry_after = match class {
             Class::Transient { retry_after } | Class::Unsent { retry_after } | Class::Throttled { retry_after } => {
@@ -365,7 +381,7 @@ impl<S, W, C, H, K> RetryPolicy<S, W, C, H, K> {
         let pause = if matches!(class, Class::Unsent { .. }) || self.options.is_idempotent() {
             self.pause(attempt, class, retry_after, outcome).and_then(|delay| match kept {
                 Some(kept) if self.keep.is_repeatable(kept, outcome.is_ok()) => {
-                    match self.purse.withdraw(|| attempt.now()) {
+                    match self.budget.withdraw(|| attempt.now()) {
                         true => Ok((delay, kept)),
                         false => Err(StopReason::Budget),
                     }
@@ -437,13 +453,14 @@ fn spread(random: &mut Random, asked: Duration, left: Option<Duration>) -> Durat
     random.between(asked, latest)
 }
 
-impl<S, W, C, H, K, Req, Res, E> Policy<Req, Res, E> for RetryPolicy<S, W, C, H, K>
+impl<S, W, C, H, K, B, Req, Res, E> Policy<Req, Res, E> for RetryPolicy<S, W, C, H, K, B>
 where
     S: Stop + Clone,
     W: Wait<Res, E> + Clone,
     C: Classify<Res, E> + Clone,
     H: Hooks<Req, K::Kept, Res, E> + Clone,
     K: Keep<Req> + Clone,
+    B: Purse<Req>,
 {
     type Keep = K;
 
@@ -461,7 +478,7 @@ where
             Err(_) => Class::Permanent,
         });
         if class == Class::Success {
-            self.purse.deposit(|| attempt.now());
+            self.budget.deposit(|| attempt.now());
             self.hooks.succeeded(attempt, outcome);
             return Decision::Return;
         }
@@ -472,7 +489,7 @@ where
     fn accepts(&mut self, _: &Res) -> bool {
         let accepted = self.classify.accepts_responses() && !self.hooks.sees_success();
         if accepted && self.is_enabled() {
-            self.purse.deposit(Instant::now);
+            self.budget.deposit(Instant::now);
         }
         accepted
     }
@@ -488,7 +505,7 @@ where
             keep: self.keep.clone(),
             max_server_delay: self.max_server_delay,
             options: self.options,
-            purse: self.purse.begin(),
+            budget: self.budget.begin(request),
         };
         call.hooks.options(request, &mut call.options);
         call
@@ -510,14 +527,14 @@ where
     fn before_attempt(&mut self, attempt: &Attempt, request: &mut Req) {
         if self.is_enabled() {
             if attempt.number() > 1 {
-                self.purse.spend();
+                self.budget.spend();
             }
             self.hooks.before_attempt(attempt, request);
         }
     }
 
     fn not_ready(&mut self, attempt: &Attempt, error: &E) {
-        self.purse.refund();
+        self.budget.refund();
         telemetry::gave_up(attempt, StopReason::NotReady);
         self.hooks.not_ready(attempt, error);
     }
@@ -542,13 +559,14 @@ where
     }
 }
 
-impl<S, W, C, H, K> fmt::Debug for RetryPolicy<S, W, C, H, K>
+impl<S, W, C, H, K, B> fmt::Debug for RetryPolicy<S, W, C, H, K, B>
 where
     S: fmt::Debug,
     W: fmt::Debug,
     C: fmt::Debug,
     H: fmt::Debug,
     K: fmt::Debug,
+    B: fmt::Debug,
 {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RetryPolicy")
@@ -559,7 +577,7 @@ where
             .field("keep", &self.keep)
             .field("max_server_delay", &self.max_server_delay.get())
             .field("options", &self.options)
-            .field("budget", &self.purse)
+            .field("budget", &self.budget)
             .finish()
     }
 }

@@ -44,7 +44,7 @@ where
     .await
 }
 
-impl<S, W, C, H, K> RetryPolicy<S, W, C, H, K> {
+impl<S, W, C, H, K, B> RetryPolicy<S, W, C, H, K, B> {
     /// Calls `f(attempt)` until this policy is content with the outcome: retries for code that is no service.
     ///
     /// ```
@@ -63,7 +63,7 @@ impl<S, W, C, H, K> RetryPolicy<S, W, C, H, K> {
     ///
     /// # Panics
     /// When a wait is due outside of a tokio runtime with time enabled.
-    pub fn run<F, Fut, T, E>(&self, f: F) -> impl Future<Output = Result<T, E>> + use<S, W, C, H, K, F, Fut, T, E>
+    pub fn run<F, Fut, T, E>(&self, f: F) -> impl Future<Output = Result<T, E>> + use<S, W, C, H, K, B, F, Fut, T, E>
     where
         Self: Policy<Attempt, T, E> + Clone,
         F: FnMut(Attempt) -> Fut,

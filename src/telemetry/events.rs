@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use tracing::{debug, warn};
+use tracing::{Level, debug, level_filters::LevelFilter, warn};
 
 use crate::{
     hooks::Delay,
@@ -18,8 +18,29 @@ fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
+// Where nobody listens, no more than this is done.
+#[inline]
+fn heard(level: Level) -> bool {
+    LevelFilter::current() >= level
+}
+
 #[inline]
 pub(crate) fn retry(attempt: &Attempt, delay: &Delay) {
+    if heard(Level::DEBUG) {
+        tell_retry(attempt, delay);
+    }
+}
+
+#[inline]
+pub(crate) fn gave_up(attempt: &Attempt, reason: StopReason) {
+    if heard(Level::WARN) {
+        tell_gave_up(attempt, reason);
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn tell_retry(attempt: &Attempt, delay: &Delay) {
     debug!(
         name: "retry",
         target: target!(),
@@ -31,8 +52,9 @@ pub(crate) fn retry(attempt: &Attempt, delay: &Delay) {
     );
 }
 
-#[inline]
-pub(crate) fn gave_up(attempt: &Attempt, reason: StopReason) {
+#[cold]
+#[inline(never)]
+fn tell_gave_up(attempt: &Attempt, reason: StopReason) {
     if reason == StopReason::Permanent {
         debug!(
             name: "gave_up",

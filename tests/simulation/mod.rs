@@ -68,20 +68,15 @@ impl Player {
     pub fn play_with(self, world: &World, seed: u64, base: Duration, attempts: u32) -> Report {
         // Where no seed is set, the crate draws from here.
         fastrand::seed(seed);
-        let ours = |budget: Option<Budget>| {
-            let wait = wait::floored_jitter().transient(base);
-            let policy = RetryPolicy::new().stop(stop::after_attempt(attempts)).wait(wait);
-            Ours::new(match budget {
-                Some(budget) => policy.budget(budget),
-                None => policy,
-            })
-        };
+        let policy =
+            || RetryPolicy::new().stop(stop::after_attempt(attempts)).wait(wait::floored_jitter().transient(base));
+        let ours = |budget: Budget| Ours::new(policy().budget(budget));
         let of = |client: usize| seed.wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(client as u64);
         match self {
-            Self::Standard => run(world, seed, |_| ours(Some(Budget::standard()))),
-            Self::Fleet => run(world, seed, |_| ours(Some(Budget::fleet()))),
-            Self::Generous => run(world, seed, |_| ours(Some(Budget::new(0.2).expect("a share")))),
-            Self::Unbudgeted => run(world, seed, |_| ours(None)),
+            Self::Standard => run(world, seed, |_| ours(Budget::standard())),
+            Self::Fleet => run(world, seed, |_| ours(Budget::fleet())),
+            Self::Generous => run(world, seed, |_| ours(Budget::new(0.2).expect("a share"))),
+            Self::Unbudgeted => run(world, seed, |_| Ours::new(policy())),
             Self::NoRetries => run(world, seed, |client| rivals::no_retries(of(client))),
             Self::Tenacity => run(world, seed, |client| rivals::tenacity(of(client))),
             Self::Grpc => run(world, seed, |client| rivals::grpc(of(client))),

@@ -6,38 +6,40 @@ use tokio::time::Instant;
 use tower_tenacity::{
     Attempt, Decision, Policy, RetryPolicy,
     classify::{self, Class},
+    keep::Cloned,
+    policy::budget::Purse,
     stop, wait,
 };
 
 use super::engine::{Client, Outcome};
 
 type Classify = fn(&Result<(), Outcome>) -> Class;
-type Settings = RetryPolicy<stop::AfterAttempt, wait::FlooredJitter, classify::By<Classify>>;
+type Settings<B> = RetryPolicy<stop::AfterAttempt, wait::FlooredJitter, classify::By<Classify>, (), Cloned, B>;
 
 fn class(outcome: &Result<(), Outcome>) -> Class {
     if outcome.is_ok() { Class::Success } else { Class::transient() }
 }
 
 /// A process with one policy.
-pub struct Ours {
-    policy: Settings,
+pub struct Ours<B> {
+    policy: Settings<B>,
     epoch: Instant,
 }
 
-impl Ours {
-    pub fn new(policy: RetryPolicy) -> Self {
+impl<B> Ours<B> {
+    pub fn new(policy: RetryPolicy<stop::AfterAttempt, wait::FlooredJitter, classify::Errors, (), Cloned, B>) -> Self {
         Self { policy: policy.classify(classify::by(class as Classify)), epoch: Instant::now() }
     }
 }
 
-impl Client for Ours {
-    type Call = Settings;
+impl<B: Purse<()>> Client for Ours<B> {
+    type Call = Settings<B>;
 
-    fn begin(&mut self, _: u64) -> Settings {
+    fn begin(&mut self, _: u64) -> Settings<B> {
         Policy::<(), (), Outcome>::begin(&self.policy, &())
     }
 
-    fn after(&mut self, call: &mut Settings, now: u64, attempt: u32, elapsed: u64, outcome: Outcome) -> Option<u64> {
+    fn after(&mut self, call: &mut Settings<B>, now: u64, attempt: u32, elapsed: u64, outcome: Outcome) -> Option<u64> {
         let attempt = Attempt::new(attempt)
             .with_elapsed(Duration::from_nanos(elapsed))
             .with_now(self.epoch + Duration::from_nanos(now));
@@ -48,7 +50,7 @@ impl Client for Ours {
         }
     }
 
-    fn resend(&mut self, call: &mut Settings) {
+    fn resend(&mut self, call: &mut Settings<B>) {
         Policy::<(), (), Outcome>::before_attempt(call, &Attempt::new(2), &mut ());
     }
 }

@@ -11,12 +11,17 @@ use crate::keyed::{DEFAULT_KEYS, Keyed};
 /// share one budget among them**, so that inventing keys buys no retries beyond the reserves of those that are kept.
 ///
 /// Clones share everything. A look-up takes the lock of one shard of the keys for a moment.
-#[derive(Clone)]
 #[must_use]
 pub struct KeyedBudget<F, K> {
     key: F,
     budgets: Arc<Keyed<K, Budget>>,
     others: Budget,
+}
+
+impl<F: Clone, K> Clone for KeyedBudget<F, K> {
+    fn clone(&self) -> Self {
+        Self { key: self.key.clone(), budgets: self.budgets.clone(), others: self.others.clone() }
+    }
 }
 
 impl Budget {

@@ -112,7 +112,7 @@ use settings::Settings;
 use window::Window;
 
 pub use keyed::KeyedBudget;
-pub(crate) use purse::Purse;
+pub use purse::{Funds, NoBudget, Purse};
 pub use settings::InvalidBudget;
 
 // A divisor of 1000, so that windows of whole milliseconds fall into slots of whole microseconds.

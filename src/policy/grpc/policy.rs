@@ -1,7 +1,7 @@
 use super::{Classifier, Code, Deadline, TrailersClassifier, classify, deadline};
 use crate::policy::{
     RetryPolicy,
-    budget::Budget,
+    budget::{Budget, Funds},
     classify::Typed,
     http::{FlatCopy, Mark},
     stop, wait,
@@ -11,8 +11,14 @@ use crate::policy::{
 ///
 /// Its parameter is about the error of the service: left out where that is an [`Error`](std::error::Error) itself, as that of a
 /// tonic channel is, [`Boxed`](crate::classify::Boxed) where it is a boxed one, as below tower's `Buffer` and `Timeout`.
-pub type GrpcPolicy<M = Typed> =
-    RetryPolicy<stop::AfterAttempt, wait::FlooredJitter, Classifier<M>, (((), Deadline), Mark), FlatCopy>;
+pub type GrpcPolicy<M = Typed> = RetryPolicy<
+    stop::AfterAttempt,
+    wait::FlooredJitter,
+    Classifier<M>,
+    (((), Deadline), Mark),
+    FlatCopy,
+    Funds<Budget>,
+>;
 
 impl RetryPolicy {
     /// How unary gRPC calls are retried: three attempts, [floored jitter](wait::floored_jitter) where the server names no delay
@@ -56,7 +62,7 @@ impl RetryPolicy {
 }
 
 /// Settings of a policy with the classifier of gRPC.
-impl<S, W, H, K, M> RetryPolicy<S, W, Classifier<M>, H, K> {
+impl<S, W, H, K, B, M> RetryPolicy<S, W, Classifier<M>, H, K, B> {
     /// See [`grpc::Classifier::also_retry`](Classifier::also_retry).
     pub fn also_retry(self, code: Code) -> Self {
         self.map_classify(|classify| classify.also_retry(code))
@@ -73,7 +79,7 @@ impl<S, W, H, K, M> RetryPolicy<S, W, Classifier<M>, H, K> {
     }
 
     /// See [`grpc::Classifier::with_trailers`](Classifier::with_trailers). What else there is to say about codes comes before.
-    pub fn with_trailers(self) -> RetryPolicy<S, W, TrailersClassifier<M>, H, K> {
+    pub fn with_trailers(self) -> RetryPolicy<S, W, TrailersClassifier<M>, H, K, B> {
         self.map_classify(Classifier::with_trailers)
     }
 }

@@ -1,7 +1,11 @@
 use super::{Classifier, Deadlines, Drain, FlatCopy, Idempotency, Mark, classify, drain};
 use crate::{
     classify::Typed,
-    policy::{RetryPolicy, budget::Budget, stop, wait},
+    policy::{
+        RetryPolicy,
+        budget::{Budget, Funds},
+        stop, wait,
+    },
 };
 
 /// The type of [`RetryPolicy::http`], to be named in a struct field.
@@ -26,6 +30,7 @@ pub type HttpPolicy<M = Typed> = RetryPolicy<
     Classifier<M>,
     (((((), Idempotency), Mark), Deadlines), Drain),
     FlatCopy,
+    Funds<Budget>,
 >;
 
 impl RetryPolicy {
