@@ -637,6 +637,60 @@ async fn an_upload_is_the_same_the_second_time() {
 }
 
 #[tokio::test]
+async fn an_upload_that_a_server_stops_reading_is_taken_over_when_its_time_is_up() {
+    let piece = |index: usize| (0..10_000 + index).map(|at| (at * 31 + index) as u8).collect::<Vec<_>>();
+    let sent: Vec<u8> = (0..20).flat_map(piece).collect();
+    let put = |uri: &str| Request::put(uri).body(streamed((0..20).map(piece))).unwrap();
+    let one = async {
+        // All of it is in the buffers of hyper and of the sockets.
+        let server = Server::start([silence().after_reading(5_000), ok("done")]).await;
+        let log = Log::default();
+        let outcome = upload_in_time(&log, Speaks::One, LIMIT, put(&server.uri)).await;
+        assert_eq!((log.take(), server.counts()), (vec![TRANSIENT, Done(2)], (2, 2)));
+        outcome.unwrap().is(200, "done");
+        assert!(server.seen()[1].body == sent);
+    };
+    let two = async {
+        // Some of it waits for a window that is never opened.
+        let server = two::Server::start([act([]).early(), two::ok("done")]).await;
+        let log = Log::default();
+        let outcome = upload_in_time(&log, Speaks::Two, LIMIT, put(&server.uri)).await;
+        assert_eq!((log.take(), server.counts()), (vec![TRANSIENT, Done(2)], (2, 1)));
+        outcome.unwrap().is(200, "done");
+        assert!(server.seen()[1].body == sent);
+    };
+    tokio::join!(one, two);
+}
+
+#[tokio::test]
+async fn an_upload_that_is_stuck_in_a_socket_over_http_1_ends_with_its_attempts() {
+    // hyper holds on to a body until what it has written of it has gone out, whoever has stopped waiting for the answer. Later
+    // attempts wait for the rest of it, and no longer than each of them may.
+    let server = Server::start([silence().after_reading(0), ok("done"), ok("done")]).await;
+    let log = Log::default();
+    let put = Request::put(&server.uri).body(streamed((0..12).map(|_| vec![b'x'; 1 << 20]))).unwrap();
+    let error = upload_in_time(&log, Speaks::One, Duration::from_millis(300), put).await.unwrap_err();
+    assert!(error.is::<TimedOut>(), "{error:?}");
+    assert_eq!(log.take(), [TRANSIENT, TRANSIENT, GaveUp(StopReason::Exhausted)]);
+}
+
+/// One upload, kept while it streams, of which each attempt is cut after a while.
+async fn upload_in_time(
+    log: &Log,
+    speaks: Speaks,
+    limit: Duration,
+    request: Request<AxumBody>,
+) -> Result<Answer, BoxError> {
+    let client: Client<HttpConnector, ReplayBody<AxumBody>> = client(speaks);
+    let service = ServiceBuilder::new()
+        .layer(ReplayBodyLayer::new(16 << 20))
+        .layer(RetryLayer::new(policy(log)))
+        .layer(AttemptTimeoutLayer::http(limit))
+        .service(client);
+    ask(service, request).await
+}
+
+#[tokio::test]
 async fn an_upload_that_must_not_be_carried_out_twice_is_not() {
     let server = Server::start([answer("").then_reset().after_reading(50_000), ok("done")]).await;
     let log = Log::default();

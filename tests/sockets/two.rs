@@ -135,6 +135,7 @@ const RST_STREAM: u8 = 3;
 const SETTINGS: u8 = 4;
 const PING: u8 = 6;
 const GOAWAY: u8 = 7;
+const WINDOW_UPDATE: u8 = 8;
 const END_STREAM: u8 = 1;
 const END_HEADERS: u8 = 4;
 const ACK: u8 = 1;
@@ -175,7 +176,15 @@ async fn serve(mut stream: TcpStream, shared: &Shared) -> io::Result<()> {
                 act
             }
             DATA => {
+                // Other streams are not to suffer from one that is not read.
+                let length = u32::try_from(payload.len()).unwrap();
+                if length > 0 {
+                    stream.write_all(&frame(WINDOW_UPDATE, 0, 0, &length.to_be_bytes())).await?;
+                }
                 let Some((index, _)) = under_way.get(&id) else { continue };
+                if length > 0 && flags & END_STREAM == 0 {
+                    stream.write_all(&frame(WINDOW_UPDATE, 0, id, &length.to_be_bytes())).await?;
+                }
                 shared.seen.lock().unwrap()[*index].body.extend(payload);
                 if flags & END_STREAM == 0 {
                     continue;
