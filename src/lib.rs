@@ -33,7 +33,7 @@
 //! | feature | adds |
 //! |---|---|
 //! | none | `retry`, `policy`, `circuit_breaker` and `cooldown` |
-//! | `http` (default) | `policy::http` and `body`: retries of HTTP and gRPC calls |
+//! | `http` (default) | `policy::http`, `policy::grpc` and `body`: retries of HTTP and gRPC calls |
 //! | `gemini` | `gemini`: `generateContent` over hyper and rustls, or over any HTTP service |
 //! | `extract` | `extract`: typed, checked answers; brings `gemini` |
 //! | `metrics` | `telemetry::Metrics`: counters, gauges and histograms through the `metrics` facade |

@@ -336,10 +336,11 @@ async fn a_gate_that_closes_while_the_service_gets_ready_is_seen() {
     call(&service, 1).await.unwrap_err();
     let begun = Instant::now();
     let held = tokio::spawn(service.clone().oneshot(2));
+    sleep(SECOND).await;
     // Somebody has the only permit when the moment is there …
     let mut permit = inner.clone();
     permit.ready().await.unwrap();
-    sleep(6 * SECOND).await;
+    sleep(5 * SECOND).await;
     // … and calls are throttled again before it is free.
     call(&layer.layer(Server::new([hint(20)])), 3).await.unwrap_err();
     drop(permit);
@@ -587,6 +588,26 @@ async fn waiting_calls_that_are_dropped_leave_nothing_stuck() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_waiting_call_that_is_dropped_leaves_no_waker_behind() {
+    struct Nothing;
+    impl std::task::Wake for Nothing {
+        fn wake(self: Arc<Self>) {}
+    }
+    let service = layer().layer(Server::new([hint(10)]));
+    call(&service, 0).await.unwrap_err();
+    let mut one = service.clone();
+    let mut held = Box::pin(one.ready().await.unwrap().call(1));
+    let wakers = [Arc::new(Nothing), Arc::new(Nothing)];
+    for known in &wakers {
+        assert!(held.as_mut().poll(&mut Context::from_waker(&Waker::from(known.clone()))).is_pending());
+        // By the gate and by the timer.
+        assert_eq!(Arc::strong_count(known), 3);
+    }
+    drop(held);
+    assert_eq!(wakers.map(|known| Arc::strong_count(&known)), [1, 1]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn odd_delays_are_taken_for_none_or_for_what_they_are() {
     let year = Duration::from_secs(365 * 86_400);
     for odd in [Duration::ZERO, year, Duration::MAX] {
@@ -595,6 +616,10 @@ async fn odd_delays_are_taken_for_none_or_for_what_they_are() {
         call(&service, 0).await.unwrap_err();
         assert_eq!(service.cooling_until(), Some(Instant::now() + SECOND), "{odd:?}");
     }
+    // A quota that is used up for no time at all is not.
+    let service = layer().exhausted_if(|_: &Result<u32, Reply>| Some(Duration::ZERO)).layer(Server::new([hint(10)]));
+    call(&service, 0).await.unwrap_err();
+    assert_eq!(service.cooling_until(), Some(Instant::now() + 10 * SECOND));
     // What is one's own is taken as it is.
     for (own, refused) in [(Duration::ZERO, false), (year, true), (Duration::MAX, true)] {
         let server = Server::new([Reply::TooMany(None)]);

@@ -4,17 +4,23 @@
 use std::convert::Infallible;
 use std::io::{Read, Write};
 use std::pin::Pin;
+use std::sync::{
+    Arc, Mutex,
+    atomic::{AtomicU32, Ordering::Relaxed},
+};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
 use http_body::{Body, Frame};
-use tower::{Service, ServiceExt, service_fn};
+use tokio::time::Instant;
+use tower::{Service, ServiceBuilder, ServiceExt, service_fn};
 use tower_tenacity::classify::{Class, Classify};
 use tower_tenacity::gemini::{
     self, ErrorKind, Gemini, GenerateContent, GenerateContentResponse, HttpClient, RequestBody, RpcStatus,
 };
+use tower_tenacity::{RetryLayer, policy::budget::Budget, stop, timeout::Deadline};
 
 const ANSWER: &str =
     r#"{"candidates":[{"content":{"role":"model","parts":[{"text":"Paris"}]},"finishReason":"STOP"}]}"#;
@@ -224,4 +230,51 @@ async fn the_classifier_sees_through_tower() {
     assert_eq!(class, Some(Class::Throttled { retry_after: Some(Duration::from_millis(2500)) }));
     let error = outcome.expect_err("throttled").downcast::<gemini::Error>().expect("the error");
     assert_eq!(error.rpc_status(), Some(&RpcStatus::ResourceExhausted));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_deadline_of_a_question_bounds_its_call_and_reaches_each_attempt() {
+    let left = Arc::new(Mutex::new(Vec::new()));
+    let seen = left.clone();
+    let transport = service_fn(move |request: http::Request<RequestBody>| {
+        let deadline = request.extensions().get::<Deadline>().copied();
+        seen.lock().unwrap().push(deadline.map(|deadline| deadline.time_left(Instant::now()).as_secs()));
+        async {
+            let body = r#"{"error":{"code":503,"message":"retry in 20s"}}"#.to_owned();
+            http::Response::builder().status(503).body(body)
+        }
+    });
+    let gemini = ServiceBuilder::new()
+        .layer(RetryLayer::new(gemini::policy()))
+        .service(Gemini::with_transport(transport, "my-key").unwrap());
+    let question = || GenerateContent::new("m").text("?");
+    let began = Instant::now();
+    let error =
+        gemini.clone().oneshot(question().deadline(Deadline::after(Duration::from_secs(50)))).await.unwrap_err();
+    assert_eq!(error.status().map(|status| status.as_u16()), Some(503));
+    assert!((40..=44).contains(&began.elapsed().as_secs()), "two pauses of 20 s to 22 s, no third");
+    let times: Vec<_> = left.lock().unwrap().drain(..).flatten().collect();
+    assert_eq!(times.len(), 3);
+    assert!(times[0] == 50 || times[0] == 49, "{times:?}");
+    assert!(times[1] <= 30 && times[2] <= 10, "{times:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_retry_layer_inside_another_makes_five_attempts_of_three_and_three() {
+    let calls = Arc::new(AtomicU32::new(0));
+    let counted = calls.clone();
+    let transport = service_fn(move |_: http::Request<RequestBody>| {
+        counted.fetch_add(1, Relaxed);
+        async { http::Response::builder().status(503).body(String::new()) }
+    });
+    let three = || gemini::policy().stop(stop::after_attempt(3)).budget(Budget::new(1.0).unwrap().reserve(100));
+    let gemini = ServiceBuilder::new()
+        .layer(RetryLayer::new(three()))
+        .layer(RetryLayer::new(three()))
+        .service(Gemini::with_transport(transport, "my-key").unwrap());
+    let question = GenerateContent::new("m").text("?");
+    gemini.clone().oneshot(question.clone()).await.unwrap_err();
+    assert_eq!(calls.swap(0, Relaxed), 5);
+    gemini.oneshot(question).await.unwrap_err();
+    assert_eq!(calls.load(Relaxed), 5, "the caller's own question was not marked");
 }

@@ -238,12 +238,15 @@ async fn tunnels_and_upgrades_are_sent_once_and_nothing_is_kept_of_them() {
     assert_eq!(seen.status(), StatusCode::SWITCHING_PROTOCOLS);
     assert!(server.seen.lock().unwrap()[0].extensions().is_empty());
     assert_eq!(server.seen.lock().unwrap()[0].headers(), upgrade().headers());
-    assert!(!may_retry(insistent(), &upgrade()), "an attempt that is the last keeps nothing");
-    assert!(may_retry(insistent(), &request(Method::POST)));
+    assert!(!may_retry(&insistent(), &upgrade()), "an attempt that is the last keeps nothing");
+    assert!(may_retry(&insistent(), &request(Method::POST)));
 }
 
 /// Whether something is kept of this request.
-fn may_retry(policy: impl Policy<Request<Body>, Response<Body>, ClientError> + Clone, request: &Request<Body>) -> bool {
+fn may_retry(
+    policy: &(impl Policy<Request<Body>, Response<Body>, ClientError> + Clone),
+    request: &Request<Body>,
+) -> bool {
     policy.begin(request).may_retry(1)
 }
 
@@ -433,6 +436,21 @@ async fn a_body_that_is_not_clone_is_sent_again_if_it_was_kept() {
     assert_eq!(server.attempts(), 3);
     let error = service.oneshot(whole(1)).await.unwrap_err();
     assert_eq!((server.attempts(), error.1), (4, "failure 4".to_owned()), "longer than its cap");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_preset_can_be_boxed_and_be_switched_off() {
+    let down = Server::new([Status(503)]);
+    let boxed = RetryPolicy::http().boxed::<Request<Body>, Response<Body>, ClientError>();
+    assert_eq!(outcome_by(boxed.clone(), &down, request(Method::GET)).await, (3, Ok(503)));
+    assert_eq!(outcome_by(boxed, &down, request(Method::POST)).await, (1, Ok(503)));
+    let off = RetryPolicy::http().enabled(false);
+    for method in [Method::GET, Method::CONNECT] {
+        assert_eq!(outcome_by(off.clone(), &down, request(method)).await, (1, Ok(503)));
+    }
+    let detailed = Retry::new(RetryPolicy::http(), Server::new([Refuse])).detailed();
+    let error = detailed.oneshot(request(Method::POST)).await.unwrap_err();
+    assert_eq!((error.attempts(), error.reason()), (3, StopReason::Exhausted));
 }
 
 #[test]

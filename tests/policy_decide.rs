@@ -1,10 +1,10 @@
-//! The deciding code on its own: no clock, no service, no waiting (laws 12, 13, 19).
+//! The deciding code on its own: no clock, no service, no waiting (laws 12, 13, 19); and when it is not asked.
 
 use std::time::Duration;
 
 use proptest::prelude::*;
 use tower_tenacity::{
-    Attempt, BoxPolicy, Decision, Policy, RetryPolicy, StopReason,
+    Attempt, BoxPolicy, Decision, Policy, Retry, RetryPolicy, StopReason,
     classify::{self, Class, Classify},
     stop, wait,
 };
@@ -130,4 +130,59 @@ fn what_is_longer_than_584_years_is_no_limit() {
         RetryPolicy::new().classify(Hint(Duration::MAX)).max_server_delay(Duration::MAX).timeout(Duration::MAX);
     assert_eq!(Policy::<(), (), &str>::timeout(&policy), None);
     assert_eq!(decide(&mut policy, &Attempt::new(1)), Decision::Retry { after: Duration::MAX });
+}
+
+#[tokio::test]
+async fn a_response_that_is_accepted_is_not_decided_about_and_an_error_always_is() {
+    use tower::{ServiceExt, service_fn};
+
+    #[derive(Clone)]
+    struct AcceptsEven;
+
+    impl Policy<u32, u32, u32> for AcceptsEven {
+        type Keep = tower_tenacity::keep::Cloned;
+
+        fn keep(&self) -> Self::Keep {
+            tower_tenacity::keep::Cloned
+        }
+
+        fn accepts(&mut self, response: &u32) -> bool {
+            response % 2 == 0
+        }
+
+        fn decide(&mut self, _: &Attempt, _: Option<&mut u32>, outcome: &mut Result<u32, u32>) -> Decision {
+            *outcome = outcome.map(|response| response + 100);
+            Decision::Return
+        }
+    }
+
+    let echo = |answer: Result<u32, u32>| Retry::new(AcceptsEven, service_fn(move |_: u32| async move { answer }));
+    assert_eq!(echo(Ok(2)).oneshot(0).await, Ok(2));
+    assert_eq!(echo(Ok(3)).oneshot(0).await, Ok(103));
+    assert_eq!(echo(Err(4)).oneshot(0).await, Err(4));
+}
+
+#[tokio::test]
+async fn successes_are_told_to_those_who_watch_them() {
+    use std::sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    };
+    use tower::{ServiceExt, service_fn};
+    use tower_tenacity::hooks::Observer;
+
+    #[derive(Clone, Default)]
+    struct Successes(Arc<AtomicU32>);
+
+    impl<Res, E> Observer<Res, E> for Successes {
+        fn succeeded(&self, _: &Attempt, _: &Result<Res, E>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    let successes = Successes::default();
+    let policy = RetryPolicy::new().on_give_up(|_: &Attempt, _: &Result<u32, ()>, _| {}).observe(successes.clone());
+    let service = Retry::new(policy, service_fn(|request: u32| async move { Ok::<_, ()>(request) }));
+    assert_eq!(service.oneshot(1).await, Ok(1));
+    assert_eq!(successes.0.load(Ordering::Relaxed), 1);
 }

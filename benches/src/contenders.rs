@@ -164,6 +164,11 @@ where
     }
 
     #[inline]
+    fn accepts(&mut self, _: &Res) -> bool {
+        true
+    }
+
+    #[inline]
     fn may_retry(&self, number: u32) -> bool {
         self.0.may_retry(number)
     }

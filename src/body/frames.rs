@@ -35,10 +35,12 @@ impl Frames {
         }
     }
 
+    #[inline]
     pub(super) fn count(&self) -> usize {
         usize::from(self.first.is_some()) + self.more.len()
     }
 
+    #[inline]
     pub(super) fn get(&self, index: usize) -> Option<&Bytes> {
         match index {
             0 => self.first.as_ref(),
@@ -55,12 +57,15 @@ impl Frames {
         .map(std::mem::take)
     }
 
+    #[inline]
     pub(super) fn push(&mut self, data: &Bytes) {
         self.len = self.len.saturating_add(data.len() as u64);
         if data.len() < SMALL && self.count() >= MANY {
             self.crumbs.extend_from_slice(data);
         } else {
-            self.settle();
+            if !self.crumbs.is_empty() {
+                self.settle();
+            }
             self.append(data.clone());
         }
     }
@@ -73,6 +78,7 @@ impl Frames {
         }
     }
 
+    #[inline]
     fn append(&mut self, data: Bytes) {
         if self.first.is_none() {
             self.first = Some(data);

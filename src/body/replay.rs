@@ -157,7 +157,11 @@ impl<B> Recording<B> {
     }
 
     // A frame that was read before. Whoever is alone need not keep it.
+    #[inline]
     fn replay(&mut self) -> Option<Bytes> {
+        if !self.is_replaying() {
+            return None;
+        }
         let data = if self.is_alone() {
             self.part.frames.take(self.at.next)
         } else {
@@ -203,11 +207,13 @@ where
         loop {
             match &mut this.state {
                 State::Passing { body, .. } => {
-                    let frame = ready!(Pin::new(body).poll_frame(cx));
-                    if !matches!(frame, Some(Ok(_))) {
-                        this.state = State::Ended;
-                    }
-                    return Poll::Ready(frame.map(|frame| frame.map(into_bytes).map_err(Into::into)));
+                    return Poll::Ready(match ready!(Pin::new(body).poll_frame(cx)) {
+                        Some(Ok(frame)) => Some(Ok(into_bytes(frame))),
+                        other => {
+                            this.state = State::Ended;
+                            other.and_then(Result::err).map(|error| Err(error.into()))
+                        }
+                    });
                 }
                 State::Recording(recording) => {
                     if recording.shared.is_superseded(recording.number) {
@@ -225,8 +231,15 @@ where
                         }
                         continue;
                     }
-                    let frame = ready!(Pin::new(&mut recording.part.body).poll_frame(cx));
-                    return Poll::Ready(this.record(frame));
+                    let frame = match ready!(Pin::new(&mut recording.part.body).poll_frame(cx)) {
+                        Some(Ok(frame)) => into_bytes(frame),
+                        other => return Poll::Ready(this.end(other.and_then(Result::err))),
+                    };
+                    match recording.record(&frame) {
+                        Recorded::Kept => {}
+                        recorded => this.stop(recorded, &frame),
+                    }
+                    return Poll::Ready(Some(Ok(frame)));
                 }
                 State::Waiting { shared, number, start } => {
                     let (number, start) = (*number, *start);
@@ -280,46 +293,58 @@ where
     }
 }
 
-impl<B> ReplayBody<B>
-where
-    B: Body<Error: Into<BoxError>>,
-{
-    // Called in the state of recording, with what the body gave.
-    fn record(&mut self, frame: Option<Result<Frame<B::Data>, B::Error>>) -> Option<Result<Frame<Bytes>, BoxError>> {
-        let State::Recording(mut recording) = self.leave() else { return None };
-        let frame = match frame {
-            Some(Ok(frame)) => into_bytes(frame),
-            Some(Err(error)) => {
-                drop(recording.refuse(NotRepeatable::Failed));
-                return Some(Err(error.into()));
-            }
+// Out of the way of the many frames that are kept; each is called in the state of recording.
+impl<B> ReplayBody<B> {
+    // The body has no more, or failed.
+    #[cold]
+    fn end<E: Into<BoxError>>(&mut self, error: Option<E>) -> Option<Result<Frame<Bytes>, BoxError>> {
+        let State::Recording(recording) = self.leave() else { return None };
+        match error {
             None => {
                 recording.finish(None);
-                return None;
+                None
             }
-        };
-        if let Some(data) = frame.data_ref() {
-            let room = recording.shared.cap.saturating_sub(recording.part.frames.len());
-            if data.len() as u64 > room {
-                self.state = State::Passing { body: recording.refuse(NotRepeatable::TooLong), cap: None };
-                return Some(Ok(frame));
+            Some(error) => {
+                drop(recording.refuse(NotRepeatable::Failed));
+                Some(Err(error.into()))
             }
-            if !data.is_empty() {
-                recording.part.frames.push(data);
-                recording.at.next = recording.part.frames.count();
-            }
-            if recording.part.body.is_end_stream() {
-                recording.finish(None);
-            } else {
-                self.state = State::Recording(recording);
-            }
-        } else if let Some(trailers) = frame.trailers_ref() {
-            recording.finish(Some(trailers.clone()));
-        } else {
-            // There are no other frames today; one that cannot be kept is like one that is too long.
-            self.state = State::Passing { body: recording.refuse(NotRepeatable::TooLong), cap: None };
         }
-        Some(Ok(frame))
+    }
+
+    // The frame is the last one, or the first that is too much.
+    #[cold]
+    fn stop(&mut self, recorded: Recorded, frame: &Frame<Bytes>) {
+        let State::Recording(recording) = self.leave() else { return };
+        match recorded {
+            Recorded::Last => recording.finish(frame.trailers_ref().cloned()),
+            _ => self.state = State::Passing { body: recording.refuse(NotRepeatable::TooLong), cap: None },
+        }
+    }
+}
+
+// What became of a frame that was read.
+#[derive(Clone, Copy)]
+enum Recorded {
+    Kept,
+    Last,
+    TooMuch,
+}
+
+impl<B: Body> Recording<B> {
+    #[inline]
+    fn record(&mut self, frame: &Frame<Bytes>) -> Recorded {
+        let Some(data) = frame.data_ref() else {
+            // There are no other frames than trailers today; one that cannot be kept is like one too many.
+            return if frame.is_trailers() { Recorded::Last } else { Recorded::TooMuch };
+        };
+        if data.len() as u64 > self.shared.cap.saturating_sub(self.part.frames.len()) {
+            return Recorded::TooMuch;
+        }
+        if !data.is_empty() {
+            self.part.frames.push(data);
+            self.at.next = self.part.frames.count();
+        }
+        if self.part.body.is_end_stream() { Recorded::Last } else { Recorded::Kept }
     }
 }
 
@@ -349,6 +374,7 @@ fn replay<B>(shared: &mut Arc<Shared<B>>, at: &mut Position) -> Option<Frame<Byt
 }
 
 // Shares `Bytes`; converts other data.
+#[inline]
 fn into_bytes<D: Buf>(frame: Frame<D>) -> Frame<Bytes> {
     frame.map_data(|mut data| data.copy_to_bytes(data.remaining()))
 }

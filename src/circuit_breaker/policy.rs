@@ -10,7 +10,7 @@ const MOST_CALLS: u32 = 1_000_000;
 ///
 /// | setting | default | why |
 /// |---|---|---|
-/// | [`failure_rate`](Self::failure_rate) | 0.5 | less than that a [retry](crate::retry) and a bounded number of them cope with better |
+/// | [`failure_rate`](Self::failure_rate) | 0.5 | what fails less often than that is better [retried](crate::retry), within bounds |
 /// | [`minimum_calls`](Self::minimum_calls) | 20 | the fewest of which half is more than bad luck: at 10 % of failures one window in 140,000 |
 /// | [`window_time`](Self::window_time) | 10 s | opens within 5 s of a total outage; two calls a second are enough to be judged |
 /// | [`slow_calls`](Self::slow_calls) | off | what is slow is known only to you |

@@ -261,11 +261,11 @@ impl Circuit {
 
     /// A call that was let through in `era` ended without telling anything about the service.
     pub(super) fn release(&mut self, era: Era) {
-        if let Phase::HalfOpen(probing) = &mut self.phase
-            && era == self.era
-            && self.force.is_none()
-        {
-            probing.permits = (probing.permits + 1).min(missing(&self.policy, probing));
+        match &mut self.phase {
+            Phase::HalfOpen(probing) if era == self.era && self.force.is_none() => {
+                probing.permits = (probing.permits + 1).min(missing(&self.policy, probing));
+            }
+            _ => {}
         }
     }
 
@@ -812,10 +812,9 @@ mod tests {
     #[test]
     fn a_partial_failure_is_made_a_total_one() {
         for (failing, least, most) in
-            [(0.1, 0.895, 0.905), (0.3, 0.69, 0.71), (0.4, 0.3, 0.61), (0.5, 0.0, 0.2), (0.75, 0.0, 0.02)]
+            [(0.1, 0.895, 0.905), (0.3, 0.69, 0.71), (0.4, 0.59, 0.61), (0.5, 0.0, 0.01), (0.75, 0.0, 0.01)]
         {
             let share = succeeding(failing);
-            println!("{failing}: {share}");
             assert!((least..=most).contains(&share), "{failing}: {share}");
         }
     }

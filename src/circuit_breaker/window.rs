@@ -52,6 +52,7 @@ impl Counts {
 // There is one for each circuit, behind an `Arc` of its own.
 #[allow(clippy::large_enum_variant)]
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "the larger one is the usual one, and there is one for each circuit")]
 pub(super) enum Window {
     Calls(CallWindow),
     Time(TimeWindow),

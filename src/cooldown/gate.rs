@@ -487,6 +487,14 @@ mod tests {
     }
 
     #[test]
+    fn what_is_over_has_no_say_in_what_comes_next() {
+        let mut gate = Told::new();
+        gate.report(0, Report::Exhausted(10 * SECOND));
+        assert_eq!(gate.report_as(20, told(5), Entry::Free, true), Change::Closed);
+        assert_eq!(gate.enter(20), not_before(&gate, 25, SECOND / 2, Why::Told));
+    }
+
+    #[test]
     fn after_a_guess_one_goes_first() {
         let mut gate = Told::new();
         gate.report(0, Report::Throttled(None));

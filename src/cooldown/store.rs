@@ -1,7 +1,7 @@
 //! Where "not before" lives: in the memory of this process, one [`Gate`] per quota.
 //!
 //! This is the seam for a store that many machines share: what the service asks of it is [`Store::quiet`], [`Store::enter`],
-//! [`Cell::look`] and [`Store::report`], and every wait, refusal, closing and opening passes through [`Store::note`].
+//! [`Cell::look`] and [`Store::report`], and every wait, refusal, closing and opening passes through [`Link::note`].
 //!
 //! * A call made while nothing is in force reads one word, and writes nothing: [`Word`].
 //! * The word is changed under the lock of the gate it speaks of, so it counts exactly the gates in force.
@@ -69,7 +69,7 @@ impl Seen {
     }
 }
 
-/// What happens to calls and quotas, to be counted; see [`Store::note`].
+/// What happens to calls and quotas, to be counted; see [`Link::note`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Event {
     /// Calls are held from now on, or for longer.

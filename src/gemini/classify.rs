@@ -5,7 +5,7 @@ use std::error::Error as StdError;
 use super::{BoxError, Error, ErrorKind};
 use crate::{
     classify::{Class, Classify},
-    cooldown,
+    policy::http::transport::{self, Known},
 };
 
 /// Tells what the outcome of a call to Gemini means: see [`classify`].
@@ -21,13 +21,12 @@ pub struct Classifier {
 /// | 429 | throttled, for as long as the server asks |
 /// | 429 for a daily quota, one of zero, depleted credits | permanent |
 /// | 408, 499, 500, 502, 503, 504 | transient |
-/// | a connection that failed, a response that was cut off | transient |
+/// | a connection that failed, a response that was cut off | transient; unsent if it was never made, permanent if a certificate is wrong |
 /// | anything else that failed | permanent |
 /// | any response | success; whether there is an answer in it is [another question](super::NoAnswer) |
 ///
-/// It reads [`Error`](super::Error), and finds it in the source chain of a boxed error; so it does
-/// [`CoolingDown`](crate::cooldown::CoolingDown), which means what [it says](crate::cooldown::CoolingDown::class). Of a chain with
-/// neither it has no opinion.
+/// It reads [`Error`](super::Error), and finds it in the source chain of a boxed error. Of a chain without one it says what
+/// is [known](crate::policy::http::classify()) of layers and connections, and otherwise nothing.
 ///
 /// ```
 /// use tower_tenacity::classify::{Class, Classify};
@@ -55,7 +54,7 @@ impl Classifier {
     pub fn class_of(&self, error: &Error) -> Class {
         let retry_after = error.retry_after();
         match error.kind() {
-            ErrorKind::Transport => Class::Transient { retry_after },
+            ErrorKind::Transport => error.source().and_then(known_class).unwrap_or(Class::Transient { retry_after }),
             ErrorKind::Decode if error.is_truncated() => Class::Transient { retry_after },
             ErrorKind::Api => match error.status().map(|status| status.as_u16()) {
                 Some(429) if error.is_quota_exhausted() && !self.retry_exhausted_quota => Class::Permanent,
@@ -65,6 +64,13 @@ impl Classifier {
             },
             _ => Class::Permanent,
         }
+    }
+}
+
+fn known_class(error: &(dyn StdError + 'static)) -> Option<Class> {
+    match transport::known_class_of(error) {
+        Known::Class(class) => Some(class),
+        Known::Foreign | Known::Nothing => None,
     }
 }
 
@@ -83,14 +89,16 @@ impl<Res> Classify<Res, BoxError> for Classifier {
             Ok(_) => return Some(Class::Success),
             Err(error) => &**error,
         };
-        if let Some(class) = cooldown::class_of(error) {
-            return Some(class);
-        }
+        let outermost = error;
         loop {
             if let Some(error) = error.downcast_ref() {
                 return Some(self.class_of(error));
             }
-            error = error.source()?;
+            match error.source() {
+                Some(source) => error = source,
+                // Another layer's: of ours, of tower's, of a transport's.
+                None => return known_class(outermost),
+            }
         }
     }
 }

@@ -14,6 +14,7 @@ use tower_service::Service;
 use self::address::Address;
 pub use self::future::ResponseFuture;
 use super::{BoxError, Error, GenerateContent, GenerateContentResponse, HttpClient, RequestBody};
+use crate::policy::http::mark_as_sent_before;
 
 /// Largest response that is read unless [`Gemini::max_response_bytes`] says otherwise. The longest answer in text is
 /// below 1 MiB; answers that hold pictures or sound reach some tens, and a response that goes on for ever must end.
@@ -172,6 +173,12 @@ impl Settings {
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
         headers.insert(header::USER_AGENT, USER_AGENT);
         headers.insert(API_KEY, self.key.clone());
+        if question.sent_before {
+            mark_as_sent_before(request.extensions_mut());
+        }
+        if let Some(deadline) = question.until() {
+            request.extensions_mut().insert(deadline);
+        }
         Ok(request)
     }
 }

@@ -30,7 +30,7 @@ pub use classify::{Classifier, classify};
 pub use client::{Gemini, ResponseFuture};
 pub use cooldown::{CooldownPerModel, QuotaExhausted, cooldown, quota_exhausted};
 pub use error::{Detail, Error, ErrorKind, FieldViolation, HelpLink, QuotaViolation, RpcStatus};
-pub use policy::{Policy, policy};
+pub use policy::{PerQuestion, Policy, policy};
 pub use transport::{HttpClient, HttpClientBuilder, HttpFuture, RequestBody, ResponseBody, TransportError};
 pub use types::{
     Answer, BlockReason, Candidate, Content, FinishReason, FunctionCall, GenerateContent, GenerateContentResponse,

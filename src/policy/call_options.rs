@@ -1,4 +1,4 @@
-use std::{fmt, num::NonZeroU32, time::Duration};
+use std::{fmt, time::Duration};
 
 use tokio::time::Instant;
 
@@ -11,44 +11,43 @@ use crate::timeout::Deadline;
 #[derive(Clone, Copy, PartialEq, Eq)]
 #[must_use]
 pub struct CallOptions {
-    // `MAX` while it is not set.
-    pub(super) timeout: Nanos,
-    pub(super) max_attempts: Option<NonZeroU32>,
-    enabled: Switch,
-    idempotent: Switch,
+    // What is set, and at most how many attempts: one word, so that calls that set nothing see it at a glance and all
+    // have little to copy.
+    set: u64,
+    timeout: Nanos,
 }
 
-// Two are as wide as their neighbour: a policy is copied into every call, and padding is copied piece by piece.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u16)]
-enum Switch {
-    Unset,
-    On,
-    Off,
-    // On, but for one attempt only; see `limit_to_once`.
-    Once,
-}
+const ENABLED: u64 = 1 << 0;
+const DISABLED: u64 = 1 << 1;
+const IDEMPOTENT: u64 = 1 << 2;
+const NOT_IDEMPOTENT: u64 = 1 << 3;
+const TIMEOUT: u64 = 1 << 4;
+const ATTEMPTS: u64 = 1 << 5;
+// One attempt, which no later setting makes two; see `limit_to_once`.
+const ONCE: u64 = 1 << 6;
+const MAX_ATTEMPTS: u64 = ATTEMPTS | u64::MAX << 32;
 
 impl CallOptions {
     /// Nothing set: the policy's own settings hold.
     pub const fn new() -> Self {
-        Self { timeout: Nanos::MAX, max_attempts: None, enabled: Switch::Unset, idempotent: Switch::Unset }
+        Self { set: 0, timeout: Nanos::MAX }
+    }
+
+    const fn with(mut self, set: u64, instead_of: u64) -> Self {
+        self.set = self.set & !instead_of | set;
+        self
     }
 
     /// At most this many attempts, the first included, in place of the policy's stop condition. As with
     /// [`stop::after_attempt`](super::stop::after_attempt), 0 means 1.
-    pub const fn max_attempts(mut self, attempts: u32) -> Self {
-        self.max_attempts = Some(match NonZeroU32::new(attempts) {
-            Some(attempts) => attempts,
-            None => NonZeroU32::MIN,
-        });
-        self
+    pub const fn max_attempts(self, attempts: u32) -> Self {
+        self.with(ATTEMPTS | (if attempts == 0 { 1 } else { attempts as u64 }) << 32, MAX_ATTEMPTS)
     }
 
     /// See [`RetryPolicy::timeout`]. Where the policy has one too, the shorter counts.
     pub const fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = Nanos::new(timeout);
-        self
+        self.with(if self.timeout.limit().is_some() { TIMEOUT } else { 0 }, TIMEOUT)
     }
 
     /// The call may take until `deadline`. Where there is a [timeout](Self::timeout) too, the nearest counts.
@@ -61,55 +60,71 @@ impl CallOptions {
     /// let policy = RetryPolicy::new().per_request(|job: &Job| CallOptions::new().deadline(job.deadline));
     /// # let _ = policy;
     /// ```
-    pub fn deadline(mut self, deadline: Deadline) -> Self {
-        self.timeout = self.timeout.min(Nanos::new(deadline.time_left(Instant::now())));
-        self
+    pub fn deadline(self, deadline: Deadline) -> Self {
+        let left = Nanos::new(deadline.time_left(Instant::now()));
+        Self { timeout: self.timeout.min(left), ..self }.with(TIMEOUT, TIMEOUT)
     }
 
     /// See [`RetryPolicy::enabled`].
-    pub const fn enabled(mut self, enabled: bool) -> Self {
-        self.enabled = if enabled { Switch::On } else { Switch::Off };
-        self
+    pub const fn enabled(self, enabled: bool) -> Self {
+        self.with(if enabled { ENABLED } else { DISABLED }, ENABLED | DISABLED)
     }
 
     /// See [`RetryPolicy::idempotent`].
-    pub const fn idempotent(mut self, idempotent: bool) -> Self {
-        self.idempotent = if idempotent { Switch::On } else { Switch::Off };
-        self
+    pub const fn idempotent(self, idempotent: bool) -> Self {
+        self.with(if idempotent { IDEMPOTENT } else { NOT_IDEMPOTENT }, IDEMPOTENT | NOT_IDEMPOTENT)
     }
 
     #[inline]
     pub(super) const fn is_idempotent(&self) -> bool {
-        !matches!(self.idempotent, Switch::Off)
+        self.set & NOT_IDEMPOTENT == 0
     }
 
     #[inline]
     pub(super) const fn is_enabled(&self) -> bool {
-        !matches!(self.enabled, Switch::Off)
+        self.set & DISABLED == 0
+    }
+
+    /// Whether these leave it to the policy how often and how long a call is tried.
+    #[inline]
+    pub(super) const fn is_unlimited(&self) -> bool {
+        self.set & (DISABLED | TIMEOUT | ATTEMPTS) == 0
+    }
+
+    // `None` while it is not set.
+    const fn switch(&self, on: u64, off: u64) -> Option<bool> {
+        if self.set & (on | off) == 0 { None } else { Some(self.set & on != 0) }
+    }
+
+    pub(super) const fn attempts(&self) -> Option<u32> {
+        if self.set & ATTEMPTS == 0 { None } else { Some((self.set >> 32) as u32) }
+    }
+
+    // How long the call may take, if it is tried again at all.
+    #[inline]
+    pub(super) const fn limit(&self) -> Option<Duration> {
+        if self.set & (TIMEOUT | DISABLED) == TIMEOUT { Some(self.timeout.get()) } else { None }
     }
 
     // One attempt, hooks and all, which no later setting makes two: for requests that must never be sent again, and for
     // those that are retried further out already.
     #[cfg_attr(not(feature = "http"), allow(dead_code))]
-    pub(super) fn limit_to_once(&mut self) {
-        self.max_attempts = Some(NonZeroU32::MIN);
-        if self.is_enabled() {
-            self.enabled = Switch::Once;
-        }
+    pub(crate) fn limit_to_once(&mut self) {
+        *self = self.max_attempts(1).with(ONCE, ONCE);
     }
 
     pub(super) fn overlay(&mut self, over: Self) {
-        let once = matches!(self.enabled, Switch::Once);
-        if over.enabled != Switch::Unset && !(once && over.enabled == Switch::On) {
-            self.enabled = over.enabled;
+        for switch in [ENABLED | DISABLED, IDEMPOTENT | NOT_IDEMPOTENT] {
+            if over.set & switch != 0 {
+                *self = self.with(over.set & switch, switch);
+            }
         }
-        if over.idempotent != Switch::Unset {
-            self.idempotent = over.idempotent;
+        if over.set & ATTEMPTS != 0 && self.set & ONCE == 0 {
+            *self = self.with(over.set & MAX_ATTEMPTS, MAX_ATTEMPTS);
         }
-        if !once {
-            self.max_attempts = over.max_attempts.or(self.max_attempts);
+        if over.set & TIMEOUT != 0 {
+            *self = Self { timeout: self.timeout.min(over.timeout), ..*self }.with(TIMEOUT, TIMEOUT);
         }
-        self.timeout = self.timeout.min(over.timeout);
     }
 }
 
@@ -122,9 +137,9 @@ impl Default for CallOptions {
 impl fmt::Debug for CallOptions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("CallOptions")
-            .field("enabled", &self.enabled)
-            .field("idempotent", &self.idempotent)
-            .field("max_attempts", &self.max_attempts)
+            .field("enabled", &self.switch(ENABLED, DISABLED))
+            .field("idempotent", &self.switch(IDEMPOTENT, NOT_IDEMPOTENT))
+            .field("max_attempts", &self.attempts())
             .field("timeout", &self.timeout.limit())
             .finish()
     }

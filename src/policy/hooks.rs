@@ -174,11 +174,20 @@ pub trait Hooks<Req, Kept, Res, E> {
     fn is_timed(&self) -> bool {
         true
     }
+
+    /// Whether any of them is to be told of successes.
+    fn sees_success(&self) -> bool {
+        true
+    }
 }
 
 /// No hooks.
 impl<Req, Kept, Res, E> Hooks<Req, Kept, Res, E> for () {
     fn is_timed(&self) -> bool {
+        false
+    }
+
+    fn sees_success(&self) -> bool {
         false
     }
 }
@@ -242,6 +251,10 @@ where
     fn is_timed(&self) -> bool {
         self.0.is_timed() || self.1.is_timed()
     }
+
+    fn sees_success(&self) -> bool {
+        self.0.sees_success() || self.1.sees_success()
+    }
 }
 
 /// An [`Observer`] among the hooks; see [`RetryPolicy::observe`](super::RetryPolicy::observe).
@@ -301,6 +314,10 @@ macro_rules! closure_hook {
             fn $method(&self, $($arg: $ty),*) {
                 (self.0)($($arg),*);
             }
+
+            fn sees_success(&self) -> bool {
+                false
+            }
         }
     };
 }
@@ -350,6 +367,10 @@ where
     }
 
     fn is_timed(&self) -> bool {
+        false
+    }
+
+    fn sees_success(&self) -> bool {
         false
     }
 }

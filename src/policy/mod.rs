@@ -31,6 +31,8 @@ pub mod budget;
 mod call_options;
 pub mod classify;
 mod from_fn;
+#[cfg(feature = "http")]
+pub mod grpc;
 pub mod hooks;
 #[cfg(feature = "http")]
 pub mod http;
@@ -108,6 +110,16 @@ pub trait Policy<Req, Res, E> {
         kept: Option<&mut <Self::Keep as Keep<Req>>::Kept>,
         outcome: &mut Result<Res, E>,
     ) -> Decision;
+
+    /// Whether `response` is what the caller wanted, told without a look at anything else: it is then handed back, and
+    /// [`decide`](Policy::decide) is not called. `false`, the default, leaves it to `decide`, which has to know such a
+    /// response as well.
+    ///
+    /// Most calls succeed at the first attempt; a policy that says so here spares them the rest.
+    fn accepts(&mut self, response: &Res) -> bool {
+        let _ = response;
+        false
+    }
 
     /// The policy of one call: a clone, unless settings come with the request or a call shares with its service what
     /// two services do not share.
@@ -195,7 +207,7 @@ pub enum StopReason {
     NotReplayable,
     /// The server may have seen the request, which must not be carried out twice.
     NotIdempotent,
-    /// The retries of all callers together have used up their [budget](crate::policy::budget).
+    /// The retries of all callers together have used up their [`budget`].
     Budget,
     /// The service could not be made ready for another attempt.
     NotReady,

@@ -26,6 +26,11 @@ impl Nanos {
         if self.0 == u64::MAX { Duration::MAX } else { Duration::from_nanos(self.0) }
     }
 
+    /// The number of nanoseconds.
+    pub(crate) const fn whole(self) -> u64 {
+        self.0
+    }
+
     /// The duration, unless it stands for no limit.
     pub(crate) const fn limit(self) -> Option<Duration> {
         if self.0 == u64::MAX { None } else { Some(Duration::from_nanos(self.0)) }

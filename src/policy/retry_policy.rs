@@ -4,6 +4,8 @@ use std::{
     time::Duration,
 };
 
+use tokio::time::Instant;
+
 use super::{
     Attempt, BoxPolicy, CallOptions, Decision, Keep, Nanos, Policy, Random, StopReason,
     budget::{Budget, Purse},
@@ -91,8 +93,13 @@ impl<S, W, C, H, K> RetryPolicy<S, W, C, H, K> {
 
     /// What an outcome means; see [`classify`](mod@classify). Default: every `Err` is transient.
     pub fn classify<C2>(self, classify: C2) -> RetryPolicy<S, W, C2, H, K> {
-        let Self { stop, wait, hooks, keep, max_server_delay, options, purse, .. } = self;
-        RetryPolicy { stop, wait, classify, hooks, keep, max_server_delay, options, purse }
+        self.map_classify(|_| classify)
+    }
+
+    // For the settings of a classifier that is in place already, too.
+    pub(super) fn map_classify<C2>(self, f: impl FnOnce(C) -> C2) -> RetryPolicy<S, W, C2, H, K> {
+        let Self { stop, wait, classify, hooks, keep, max_server_delay, options, purse } = self;
+        RetryPolicy { stop, wait, classify: f(classify), hooks, keep, max_server_delay, options, purse }
     }
 
     /// How a request is kept for later attempts; see [`keep`](super::keep). Default: [`Cloned`], for requests that are
@@ -328,12 +335,11 @@ impl<S, W, C, H, K> RetryPolicy<S, W, C, H, K> {
 }
 
 impl<S, W, C, H, K> RetryPolicy<S, W, C, H, K> {
-    // Out of the way of success.
-    #[cold]
-    #[inline(never)]
+    // Where these are inlined, most of what a class, a hint and a limit could be is known not to be.
+    #[inline(always)]
     fn failed<Req, Res, E>(
         &mut self,
-        attempt: Attempt,
+        attempt: &Attempt,
         class: Class,
         kept: Option<&mut K::Kept>,
         outcome: &Result<Res, E>,
@@ -344,7 +350,6 @@ impl<S, W, C, H, K> RetryPolicy<S, W, C, H, K> {
         H: Hooks<Req, K::Kept, Res, E>,
         K: Keep<Req>,
     {
-        let attempt = &attempt;
         let retry_after = match class {
             Class::Transient { retry_after } | Class::Unsent { retry_after } | Class::Throttled { retry_after } => {
                 retry_after
@@ -386,6 +391,7 @@ impl<S, W, C, H, K> RetryPolicy<S, W, C, H, K> {
     }
 
     // The pause after a failed attempt, or why there is none.
+    #[inline(always)]
     fn pause<Res, E>(
         &self,
         attempt: &Attempt,
@@ -410,8 +416,8 @@ impl<S, W, C, H, K> RetryPolicy<S, W, C, H, K> {
                 spread(&mut random, asked, left)
             }
         };
-        let stop = match self.options.max_attempts {
-            Some(max) => attempt.number() >= max.get(),
+        let stop = match self.options.attempts() {
+            Some(max) => attempt.number() >= max,
             None => self.stop.should_stop(attempt, duration),
         };
         if stop {
@@ -445,7 +451,7 @@ where
         self.keep.clone()
     }
 
-    #[inline]
+    #[inline(always)]
     fn decide(&mut self, attempt: &Attempt, kept: Option<&mut K::Kept>, outcome: &mut Result<Res, E>) -> Decision {
         if !self.is_enabled() {
             return Decision::Return;
@@ -459,8 +465,16 @@ where
             self.hooks.succeeded(attempt, outcome);
             return Decision::Return;
         }
-        // By value: the attempt need not be put together for the many calls that succeed.
-        self.failed(*attempt, class, kept, outcome)
+        self.failed(attempt, class, kept, outcome)
+    }
+
+    #[inline]
+    fn accepts(&mut self, _: &Res) -> bool {
+        let accepted = self.classify.accepts_responses() && !self.hooks.sees_success();
+        if accepted && self.is_enabled() {
+            self.purse.deposit(Instant::now);
+        }
+        accepted
     }
 
     #[inline]
@@ -486,11 +500,10 @@ where
 
     #[inline]
     fn may_retry(&self, number: u32) -> bool {
-        self.is_enabled()
-            && match self.options.max_attempts {
-                Some(max) => number < max.get(),
-                None => !self.stop.is_last(number),
-            }
+        if self.options.is_unlimited() {
+            return !self.stop.is_last(number);
+        }
+        self.is_enabled() && self.options.attempts().map_or_else(|| !self.stop.is_last(number), |max| number < max)
     }
 
     #[inline]
@@ -516,14 +529,14 @@ where
 
     #[inline]
     fn timeout(&self) -> Option<Duration> {
-        if self.is_enabled() { self.options.timeout.limit() } else { None }
+        self.options.limit()
     }
 
     #[inline]
     fn is_timed(&self) -> bool {
         self.is_enabled()
-            && (self.options.timeout != Nanos::MAX
-                || (self.options.max_attempts.is_none() && self.stop.is_timed())
+            && (self.options.limit().is_some()
+                || (self.stop.is_timed() && self.options.attempts().is_none())
                 || self.wait.is_timed()
                 || self.hooks.is_timed())
     }

@@ -117,6 +117,10 @@ where
         self.0.decide(attempt, kept, outcome)
     }
 
+    fn accepts(&mut self, response: &T) -> bool {
+        self.0.accepts(response)
+    }
+
     fn begin(&self, request: &Attempt) -> Self {
         Self(self.0.begin(request))
     }

@@ -1,5 +1,5 @@
 //! `http CONTENDER N` makes `N` calls with an http request of six headers that was just made, to be run by callgrind with N
-//! and 2N. `http allocs` prints what one call allocates beyond the bare one.
+//! and 2N. `http allocs` prints what one call allocates, and what one takes that is asleep between two attempts.
 
 use std::{
     alloc::{GlobalAlloc, Layout, System},
@@ -9,6 +9,7 @@ use std::{
     pin::pin,
     sync::atomic::{AtomicU64, Ordering::Relaxed},
     task::{Context, Poll, Waker},
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -16,7 +17,7 @@ use http::{HeaderValue, Request, Response};
 use http_body_util::Full;
 use tower::retry::{Policy as TowerPolicy, Retry as TowerRetry};
 use tower_service::Service;
-use tower_tenacity::{Retry, RetryPolicy, policy::http as ours};
+use tower_tenacity::{Retry, RetryPolicy, policy::http as ours, wait};
 
 const CONTENDERS: [&str; 5] = ["bare", "flat", "ours", "cloned", "tower-min"];
 
@@ -26,6 +27,7 @@ struct Counting;
 
 static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
 static BYTES: AtomicU64 = AtomicU64::new(0);
+static FREED: AtomicU64 = AtomicU64::new(0);
 
 // SAFETY: everything is the system's.
 unsafe impl GlobalAlloc for Counting {
@@ -35,7 +37,15 @@ unsafe impl GlobalAlloc for Counting {
         unsafe { System.alloc(layout) }
     }
 
+    unsafe fn realloc(&self, at: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        ALLOCATIONS.store(ALLOCATIONS.load(Relaxed) + 1, Relaxed);
+        BYTES.store(BYTES.load(Relaxed) + size as u64, Relaxed);
+        FREED.store(FREED.load(Relaxed) + layout.size() as u64, Relaxed);
+        unsafe { System.realloc(at, layout, size) }
+    }
+
     unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
+        FREED.store(FREED.load(Relaxed) + layout.size() as u64, Relaxed);
         unsafe { System.dealloc(at, layout) }
     }
 }
@@ -73,8 +83,34 @@ fn request(number: u64) -> Request<Full<Bytes>> {
         .header("x-goog-api-key", key)
         .header("x-request-id", HeaderValue::from(number))
         .header("traceparent", value("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"))
-        .body(Full::new(Bytes::from(vec![b'x'; 256])))
+        .body(Full::new(Bytes::from(vec![b'x'; 512])))
         .expect("a request")
+}
+
+// Heap bytes of a call in a task that sleeps between two attempts, the task included. The body is shared by all.
+fn asleep() -> f64 {
+    const CALLS: u64 = 1000;
+    let down = tower::service_fn(|request: Request<Full<Bytes>>| {
+        drop(black_box(request));
+        let answer = Response::builder().status(503).body(Full::new(Bytes::new())).map_err(std::io::Error::other);
+        ready(answer)
+    });
+    let body = Full::new(Bytes::from(vec![b'x'; 2048]));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
+    runtime.block_on(async {
+        let policy = RetryPolicy::http().wait(wait::fixed(Duration::from_secs(3600)));
+        let service = Retry::new(policy, down);
+        let held = || BYTES.load(Relaxed) - FREED.load(Relaxed);
+        let mut tasks = Vec::with_capacity(CALLS as usize);
+        let before = held();
+        for number in 0..CALLS {
+            let (body, mut service) = (body.clone(), service.clone());
+            let request = request(number).map(|_| body);
+            tasks.push(tokio::spawn(service.call(request)));
+        }
+        tokio::task::yield_now().await;
+        (held() - before) as f64 / CALLS as f64
+    })
 }
 
 #[derive(Clone)]
@@ -131,10 +167,7 @@ fn visit(contender: &str, calls: u64) -> usize {
         "bare" => run(Server, calls),
         "cloned" => run(Retry::new(policy, Server), calls),
         "flat" => run(Retry::new(policy.keep(ours::FlatCopy), Server), calls),
-        "ours" => {
-            let policy = policy.keep(ours::FlatCopy).hook(ours::Idempotency).hook(ours::Mark).hook(ours::drain());
-            run(Retry::new(policy, Server), calls)
-        }
+        "ours" => run(Retry::new(RetryPolicy::http(), Server), calls),
         "tower-min" => run(TowerRetry::new(Attempts(2), Server), calls),
         _ => panic!("no contender is called {contender}"),
     }
@@ -152,6 +185,7 @@ fn main() {
                 let bytes = (BYTES.load(Relaxed) - before.1) as f64 / 100.0;
                 println!("{contender}: {allocations} allocations, {bytes} bytes a call; future {future} bytes");
             }
+            println!("asleep: {} bytes a call", asleep());
         }
         [contender, calls] => {
             visit(contender, calls.parse().expect("a number"));

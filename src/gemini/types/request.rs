@@ -8,7 +8,7 @@ use serde::ser::{Serialize, SerializeMap, Serializer};
 use serde_json::{Map, Value};
 
 use super::content::{Content, Part, Role};
-use crate::gemini::Error;
+use crate::{gemini::Error, timeout::Deadline};
 
 /// A question to a model.
 ///
@@ -35,6 +35,8 @@ use crate::gemini::Error;
 pub struct GenerateContent {
     model: Arc<str>,
     body: Arc<Body>,
+    deadline: Option<Deadline>,
+    pub(in crate::gemini) sent_before: bool,
 }
 
 #[derive(Default)]
@@ -64,7 +66,7 @@ impl Clone for Body {
 impl GenerateContent {
     /// A question to `model`, such as `gemini-2.5-flash`; `models/…` and `tunedModels/…` are understood too.
     pub fn new(model: impl Into<Arc<str>>) -> Self {
-        Self { model: model.into(), body: Arc::default() }
+        Self { model: model.into(), body: Arc::default(), deadline: None, sent_before: false }
     }
 
     /// Says something: appends a text to the caller's turn, and begins one if the last was the model's.
@@ -221,6 +223,27 @@ impl GenerateContent {
         let body = Arc::make_mut(&mut self.body);
         body.bytes.take();
         body
+    }
+}
+
+impl GenerateContent {
+    /// Ends the call at `deadline` at the latest. [`gemini::policy`](crate::gemini::policy()) starts no attempt that would end past it, and
+    /// an [`AttemptTimeoutLayer`](crate::timeout::AttemptTimeoutLayer) below the retry layer cuts the one that is under way:
+    /// `.deadline(GenerateContent::until)`.
+    pub fn deadline(mut self, deadline: Deadline) -> Self {
+        self.set_deadline(deadline);
+        self
+    }
+
+    /// The deadline, if there is one.
+    #[must_use]
+    pub fn until(&self) -> Option<Deadline> {
+        self.deadline
+    }
+
+    /// Where there is a nearer one already, that stays.
+    pub(in crate::gemini) fn set_deadline(&mut self, deadline: Deadline) {
+        self.deadline = Some(self.deadline.map_or(deadline, |given| given.min(deadline)));
     }
 }
 

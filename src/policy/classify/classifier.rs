@@ -120,6 +120,10 @@ impl<Res, E> Classify<Res, E> for Errors {
             Err(_) => Class::transient(),
         })
     }
+
+    fn accepts_responses(&self) -> bool {
+        true
+    }
 }
 
 /// The second classifier's opinion where the first has none; made by [`or`](Errors::or).

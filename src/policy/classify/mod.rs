@@ -81,6 +81,12 @@ pub trait Classify<Res, E> {
     /// The class of `outcome`, or `None` for no opinion. Where nobody has one, `Ok` is a success and `Err` is
     /// permanent.
     fn classify(&self, outcome: &Result<Res, E>) -> Option<Class>;
+
+    /// Whether every `Ok` is a success, whatever is in it, so that only errors need to be shown to this. Defaults to
+    /// `false`.
+    fn accepts_responses(&self) -> bool {
+        false
+    }
 }
 
 impl Class {

@@ -20,7 +20,7 @@ use crate::{
 ///
 /// # #[tokio::main(flavor = "current_thread", start_paused = true)] async fn main() {
 /// let down = service_fn(|_: Request<()>| async {
-///     Response::builder().status(StatusCode::SERVICE_UNAVAILABLE).header("retry-after", "10").body(())
+///     Response::builder().status(StatusCode::SERVICE_UNAVAILABLE).header("retry-after", "10").body(String::new())
 /// });
 /// let mut request = Request::new(());
 /// request.extensions_mut().insert(Deadline::after(Duration::from_secs(15)));

@@ -12,7 +12,7 @@ use http_body::Body;
 use pin_project_lite::pin_project;
 use tokio::time::{Sleep, sleep};
 
-use crate::policy::hooks::Hooks;
+use crate::policy::{Nanos, hooks::Hooks};
 
 // What a frame counts for at least, so that frames without data come to an end, too.
 const FRAME: u64 = 16;
@@ -26,7 +26,8 @@ const FRAME: u64 = 16;
 ///
 /// Not read at all: a body that is known to be longer, a response with `Connection: close`, and one of HTTP/2 or later, where
 /// dropping it costs the connection nothing. A body that has arrived is read without a timer; one that has
-/// not takes one allocation. The wait for the next attempt begins when the reading has ended.
+/// not takes one allocation. The wait for the next attempt begins when the reading has ended, so that a call with a
+/// [timeout](crate::RetryPolicy::timeout) may begin its next attempt late by as much as was read for.
 ///
 /// ```
 /// use std::time::Duration;
@@ -37,13 +38,13 @@ const FRAME: u64 = 16;
 /// ```
 #[must_use]
 pub const fn drain() -> Drain {
-    Drain { max_bytes: 64 * 1024, timeout: Duration::from_millis(250), reading: None }
+    Drain { max_bytes: 64 * 1024, timeout: Nanos::new(Duration::from_millis(250)), reading: None }
 }
 
 /// Reads failed responses to their end; made by [`drain`].
 pub struct Drain {
     max_bytes: u64,
-    timeout: Duration,
+    timeout: Nanos,
     // Of one response of one call, so no clone has it.
     reading: Option<Pin<Box<Reading>>>,
 }
@@ -72,7 +73,7 @@ impl Drain {
     /// at the other end of a continent. It is spent only where a server stalls in the middle of a response.
     #[must_use]
     pub const fn timeout(mut self, timeout: Duration) -> Self {
-        self.timeout = timeout;
+        self.timeout = Nanos::new(timeout);
         self
     }
 }
@@ -85,7 +86,7 @@ impl Clone for Drain {
 
 impl fmt::Debug for Drain {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Drain").field("max_bytes", &self.max_bytes).field("timeout", &self.timeout).finish()
+        f.debug_struct("Drain").field("max_bytes", &self.max_bytes).field("timeout", &self.timeout.get()).finish()
     }
 }
 
@@ -100,7 +101,8 @@ where
             None => return Poll::Ready(()),
         };
         if poll_read(response.body_mut(), &mut read, self.max_bytes, cx).is_pending() {
-            let reading = self.reading.get_or_insert_with(|| Box::pin(Reading { limit: sleep(self.timeout), read }));
+            let reading =
+                self.reading.get_or_insert_with(|| Box::pin(Reading { limit: sleep(self.timeout.get()), read }));
             let reading = reading.as_mut().project();
             *reading.read = read;
             std::task::ready!(reading.limit.poll(cx));

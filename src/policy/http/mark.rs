@@ -6,6 +6,12 @@ use crate::policy::{Attempt, CallOptions, hooks::Hooks};
 #[derive(Clone, Copy)]
 struct SentBefore;
 
+/// Marks a request that is made from another one, which was sent before.
+#[cfg(feature = "gemini")]
+pub(crate) fn mark_as_sent_before(extensions: &mut http::Extensions) {
+    extensions.insert(SentBefore);
+}
+
 /// Keeps nested retry layers from multiplying; hooks for [`RetryPolicy::hook`](crate::RetryPolicy::hook).
 ///
 /// From the second attempt on a request carries a mark among its extensions, and a request that comes with the mark is

@@ -5,13 +5,15 @@
 //! ```
 //! use http::{Method, Request, Response, StatusCode};
 //! use tower::{Service, ServiceBuilder, ServiceExt, service_fn};
-//! use tower_tenacity::{RetryLayer, RetryPolicy};
+//! use tower_tenacity::{RetryLayer, RetryPolicy, policy::budget::Budget};
 //!
 //! # #[tokio::main(flavor = "current_thread", start_paused = true)] async fn main() {
 //! # let calls = std::cell::Cell::new(0);
 //! # let calls = &calls;
+//! // Nothing succeeds here, so that nothing would pay for retries beyond the reserve of two.
+//! let policy = RetryPolicy::http().budget(Budget::standard().reserve(10));
 //! let mut client = ServiceBuilder::new()
-//!     .layer(RetryLayer::new(RetryPolicy::http()))
+//!     .layer(RetryLayer::new(policy))
 //!     .service(service_fn(|_: Request<String>| async {
 //!         // Never up.
 //! #       calls.set(calls.get() + 1);
@@ -122,12 +124,14 @@ mod idempotency;
 mod mark;
 mod preset;
 mod status;
-mod transport;
+pub(crate) mod transport;
 
 pub use classify::{Classifier, classify};
 pub use deadline::Deadlines;
 pub use drain::{Drain, drain};
 pub use flat::{FlatCopy, FlatRequest};
 pub use idempotency::{Idempotency, Idempotent};
+#[cfg(feature = "gemini")]
+pub(crate) use mark::mark_as_sent_before;
 pub use mark::{AttemptHeader, Mark, attempt_header};
 pub use preset::HttpPolicy;

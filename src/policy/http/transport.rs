@@ -21,7 +21,25 @@ const DEPTH: usize = 32;
 
 /// The class of an error, by the outermost of its causes that says anything; `None` for no opinion.
 #[cold]
-pub(super) fn class_of(outermost: &(dyn Error + 'static)) -> Option<Class> {
+pub(crate) fn class_of(outermost: &(dyn Error + 'static)) -> Option<Class> {
+    match known_class_of(outermost) {
+        Known::Class(class) => Some(class),
+        Known::Foreign => None,
+        Known::Nothing => Some(Class::transient()),
+    }
+}
+
+/// What is known about an error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Known {
+    Class(Class),
+    /// It is a matter for somebody else.
+    Foreign,
+    Nothing,
+}
+
+#[cold]
+pub(crate) fn known_class_of(outermost: &(dyn Error + 'static)) -> Known {
     // While a connection is made nothing has been sent, whatever goes wrong.
     let mut connecting = false;
     for error in causes(outermost).take(DEPTH) {
@@ -29,11 +47,11 @@ pub(super) fn class_of(outermost: &(dyn Error + 'static)) -> Option<Class> {
             Finding::Nothing => {}
             Finding::Connecting => connecting = true,
             Finding::Is(Class::Transient { .. }) if connecting => break,
-            Finding::Is(class) => return Some(class),
-            Finding::Foreign => return None,
+            Finding::Is(class) => return Known::Class(class),
+            Finding::Foreign => return Known::Foreign,
         }
     }
-    Some(if connecting { Class::unsent() } else { Class::transient() })
+    if connecting { Known::Class(Class::unsent()) } else { Known::Nothing }
 }
 
 /// What one error in a chain says.

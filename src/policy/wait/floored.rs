@@ -43,7 +43,7 @@ pub const fn floored_jitter() -> FlooredJitter {
 }
 
 /// Full jitter with a floor; made by [`floored_jitter`]. Settings are kept up to 584 years.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Copy, Debug, PartialEq)]
 pub struct FlooredJitter {
     transient: Nanos,
     throttled: Nanos,
@@ -96,6 +96,46 @@ impl FlooredJitter {
     }
 }
 
+// Every call has a copy of its own. Copied as one block of memory, which is what a derived `Clone` comes to, the settings
+// go into the call by way of the stack; field by field they pass through registers. The sum keeps the compiler from seeing
+// through that early on, and costs nothing.
+#[allow(clippy::non_canonical_clone_impl)]
+impl Clone for FlooredJitter {
+    #[inline]
+    fn clone(&self) -> Self {
+        Self {
+            transient: self.transient.saturating_add(Nanos::ZERO),
+            throttled: self.throttled,
+            min: self.min,
+            max: self.max,
+            exp_base: self.exp_base,
+        }
+    }
+}
+
+impl FlooredJitter {
+    // The least and the most to wait after attempt `number`.
+    fn bounds(&self, multiplier: Nanos, number: u32) -> (Duration, Duration) {
+        let multiplier = multiplier.get();
+        let ceiling = power(multiplier, self.exp_base, number).min(self.max.get());
+        let floor = self.min.limit().unwrap_or_else(|| multiplier.min(ceiling / 2));
+        (floor, ceiling)
+    }
+
+    // The same without floats, for base 2 and ceilings below 2^52 ns (52 days): so far a float of seconds is off by less
+    // than half a nanosecond and comes back to the whole number it was made from.
+    fn bounds_in_whole_nanos(&self, multiplier: Nanos, number: u32) -> Option<(Duration, Duration)> {
+        const EXACT: u64 = 1 << 52;
+        let multiplier = multiplier.whole();
+        if self.exp_base != 2.0 || number >= 52 || multiplier >= EXACT >> number {
+            return None;
+        }
+        let ceiling = (multiplier << number).min(self.max.whole());
+        let floor = if self.min == Nanos::MAX { multiplier.min(ceiling / 2) } else { self.min.whole() };
+        Some((Duration::from_nanos(floor), Duration::from_nanos(ceiling)))
+    }
+}
+
 impl Default for FlooredJitter {
     fn default() -> Self {
         floored_jitter()
@@ -103,6 +143,7 @@ impl Default for FlooredJitter {
 }
 
 impl<Res, E> Wait<Res, E> for FlooredJitter {
+    #[inline]
     fn delay(&self, attempt: &Attempt, class: Class, _: &Result<Res, E>, random: &mut Random) -> Duration {
         let multiplier = match class {
             Class::Throttled { .. } => self.throttled,
@@ -111,9 +152,45 @@ impl<Res, E> Wait<Res, E> for FlooredJitter {
         if multiplier == Nanos::ZERO && self.min == Nanos::MAX {
             return Duration::ZERO;
         }
-        let multiplier = multiplier.get();
-        let ceiling = power(multiplier, self.exp_base, attempt.number()).min(self.max.get());
-        let floor = self.min.limit().unwrap_or_else(|| multiplier.min(ceiling / 2));
+        let (floor, ceiling) = match self.bounds_in_whole_nanos(multiplier, attempt.number()) {
+            Some(bounds) => bounds,
+            None => self.bounds(multiplier, attempt.number()),
+        };
         random.between(floor, ceiling)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn whole_nanoseconds_and_floats_agree(
+            multiplier in prop_oneof![0..5_000_000_000_u64, 0..1_u64 << 52, any::<u64>()],
+            min in prop_oneof![Just(None), (0..20_000_000_000_u64).prop_map(Some), any::<u64>().prop_map(Some)],
+            max in prop_oneof![0..100_000_000_000_u64, any::<u64>()],
+            number in prop_oneof![1..12_u32, 1..70_u32, any::<u32>()],
+        ) {
+            let nanos = Duration::from_nanos;
+            let wait = floored_jitter().max(nanos(max));
+            let wait = min.map_or(wait, |min| wait.min(nanos(min)));
+            let multiplier = Nanos::bounded(nanos(multiplier));
+            if let Some(bounds) = wait.bounds_in_whole_nanos(multiplier, number) {
+                prop_assert_eq!(bounds, wait.bounds(multiplier, number));
+            }
+        }
+    }
+
+    #[test]
+    fn common_waits_need_no_floats() {
+        for number in 1..20 {
+            assert!(floored_jitter().bounds_in_whole_nanos(Nanos::new(Duration::from_secs(1)), number).is_some());
+        }
+        assert!(floored_jitter().bounds_in_whole_nanos(Nanos::new(Duration::from_secs(1)), 40).is_none());
+        let tripling = floored_jitter().exp_base(3.0).unwrap();
+        assert!(tripling.bounds_in_whole_nanos(Nanos::new(Duration::from_secs(1)), 1).is_none());
     }
 }
