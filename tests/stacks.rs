@@ -3,12 +3,15 @@
 #![cfg(feature = "http")]
 
 use std::{
+    collections::VecDeque,
     convert::Infallible,
     fmt,
+    pin::Pin,
     sync::{
         Arc,
         atomic::{AtomicU32, Ordering::Relaxed},
     },
+    task::{Context, Poll},
     time::Duration,
 };
 
@@ -22,7 +25,10 @@ use axum::{
 use bytes::Bytes;
 use http::{HeaderMap, Response, StatusCode};
 use http_body::{Body, Frame};
-use http_body_util::{BodyExt, Empty, Full, combinators::UnsyncBoxBody};
+use http_body_util::{
+    BodyExt, Empty, Full,
+    combinators::{BoxBody, UnsyncBoxBody},
+};
 use hyper::body::Incoming;
 use hyper_util::{
     client::legacy::{Client, connect::HttpConnector},
@@ -159,18 +165,18 @@ async fn in_a_proxy_whose_bodies_stream_both_ways() {
 
 /// A body in pieces that cannot be cloned.
 fn pieces<const N: usize>(pieces: [&'static str; N]) -> UnsyncBoxBody<Bytes, Infallible> {
-    struct Pieces(std::vec::IntoIter<&'static str>);
-    impl Body for Pieces {
-        type Data = Bytes;
-        type Error = Infallible;
-        fn poll_frame(
-            mut self: std::pin::Pin<&mut Self>,
-            _: &mut std::task::Context<'_>,
-        ) -> std::task::Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-            std::task::Poll::Ready(self.0.next().map(|piece| Ok(Frame::data(Bytes::from(piece)))))
-        }
+    Frames(pieces.map(|piece| Frame::data(Bytes::from(piece))).into()).boxed_unsync()
+}
+
+struct Frames(VecDeque<Frame<Bytes>>);
+
+impl Body for Frames {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        Poll::Ready(self.0.pop_front().map(Ok))
     }
-    Pieces(pieces.to_vec().into_iter()).boxed_unsync()
 }
 
 /// What tonic's bodies and errors look like: boxed, not `Sync`, with trailers and an error of its own.
@@ -237,20 +243,6 @@ async fn around_a_channel_in_the_manner_of_tonic() {
     assert_eq!(calls.load(Relaxed), 3);
 }
 
-struct Frames(std::collections::VecDeque<Frame<Bytes>>);
-
-impl Body for Frames {
-    type Data = Bytes;
-    type Error = Infallible;
-
-    fn poll_frame(
-        mut self: std::pin::Pin<&mut Self>,
-        _: &mut std::task::Context<'_>,
-    ) -> std::task::Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        std::task::Poll::Ready(self.0.pop_front().map(Ok))
-    }
-}
-
 #[tokio::test(start_paused = true)]
 async fn above_all_the_other_layers() {
     let (inner, calls) = thirds::<ReplayBody<AxumBody>>();
@@ -286,13 +278,16 @@ async fn in_a_layer_that_may_be_missing() {
 
 #[tokio::test]
 async fn around_the_client_of_reqwest() {
+    // reqwest asks for `Sync`, which axum's own bodies are not.
+    type SyncBody = BoxBody<Bytes, Infallible>;
+    const FRAMES: [Bytes; 2] = [Bytes::from_static(b"one "), Bytes::from_static(b"two")];
     let client = reqwest::Client::builder().retry(reqwest::retry::never()).no_proxy().build().unwrap();
     let attempts = Arc::new(AtomicU32::new(0));
     let counted = attempts.clone();
     let service = ServiceBuilder::new()
         .layer(ReplayBodyLayer::new(64 * 1024))
         .layer(RetryLayer::new(RetryPolicy::http().wait(wait::none())))
-        .service(service_fn(move |request: http::Request<ReplayBody<AxumBodySync>>| {
+        .service(service_fn(move |request: http::Request<ReplayBody<SyncBody>>| {
             counted.fetch_add(1, Relaxed);
             let client = client.clone();
             async move {
@@ -300,19 +295,14 @@ async fn around_the_client_of_reqwest() {
                 client.execute(request).await.map(Response::from)
             }
         }));
-    fits::<_, http::Request<AxumBodySync>>(&service);
+    fits::<_, http::Request<SyncBody>>(&service);
 
     let (inner, calls) = thirds::<AxumBody>();
     let back = serve(Router::new().fallback_service(inner)).await;
-    let response = service.clone().oneshot(put(&back, sync_pieces())).await.unwrap();
+    let response =
+        service.clone().oneshot(put(&back, BodyExt::boxed(Frames(FRAMES.map(Frame::data).into())))).await.unwrap();
     assert_eq!(text(response).await, (200, "one two".to_owned()));
     assert_eq!((attempts.swap(0, Relaxed), calls.load(Relaxed)), (3, 3));
-}
-
-type AxumBodySync = http_body_util::combinators::BoxBody<Bytes, Infallible>;
-
-fn sync_pieces() -> AxumBodySync {
-    BodyExt::boxed(Frames([Frame::data(Bytes::from("one ")), Frame::data(Bytes::from("two"))].into()))
 }
 
 #[tokio::test]
