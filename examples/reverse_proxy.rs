@@ -15,7 +15,7 @@ use hyper_util::{
     rt::TokioExecutor,
 };
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
+    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
     net::{TcpListener, TcpStream},
 };
 use tower::{ServiceBuilder, ServiceExt};
@@ -28,9 +28,8 @@ use tower_tenacity::{
 type Upstream = ReplayBodyService<Retry<HttpPolicy, Client<HttpConnector, ReplayBody<Body>>>>;
 
 async fn proxy(State((upstream, to)): State<(Upstream, SocketAddr)>, mut request: Request) -> Response {
-    let Ok(uri) = format!("http://{to}{}", request.uri()).parse::<Uri>() else {
-        return StatusCode::BAD_REQUEST.into_response();
-    };
+    let path = request.uri().path_and_query().map_or("/", |path| path.as_str());
+    let Ok(uri) = format!("http://{to}{path}").parse::<Uri>() else { return StatusCode::BAD_REQUEST.into_response() };
     *request.uri_mut() = uri;
     request.headers_mut().remove(header::HOST);
     match upstream.oneshot(request).await {
@@ -68,11 +67,8 @@ async fn archive() -> std::io::Result<SocketAddr> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let address = listener.local_addr()?;
     tokio::spawn(async move {
-        let (mut first, _) = listener.accept().await?;
-        let mut received = String::new();
-        while !received.contains("Molly") {
-            received.push(char::from(first.read_u8().await?));
-        }
+        let mut first = BufReader::new(listener.accept().await?.0).lines();
+        while first.next_line().await?.is_some_and(|line| line != "Molly") {}
         println!("the archive: got as far as Molly, and hangs up");
         drop(first);
         let archive = |letter: String| async move { format!("archived: {letter:?}") };
