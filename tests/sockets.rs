@@ -48,7 +48,7 @@ use tower_tenacity::{
 // Only a hang gets there.
 const LONG: Duration = Duration::from_secs(20);
 // For an answer that is there at once, on a machine with other things to do.
-const LIMIT: Duration = Duration::from_secs(1);
+const LIMIT: Duration = Duration::from_millis(500);
 
 const TRANSIENT: Event = Event::Again(Class::transient());
 const UNSENT: Event = Event::Again(Class::unsent());
@@ -153,7 +153,7 @@ async fn call(log: &Log, speaks: Speaks, request: Request<Full<Bytes>>) -> Resul
     ask(ServiceBuilder::new().layer(RetryLayer::new(policy(log))).service(client(speaks)), request).await
 }
 
-/// One call, with its body read and each attempt cut after a second.
+/// One call, with its body read and each attempt cut after a while.
 async fn call_whole(log: &Log, speaks: Speaks, request: Request<Full<Bytes>>) -> Result<Answer, BoxError> {
     let service = ServiceBuilder::new()
         .layer(RetryLayer::new(policy(log)))
@@ -645,7 +645,7 @@ async fn an_upload_that_a_server_stops_reading_is_taken_over_when_its_time_is_up
         // All of it is in the buffers of hyper and of the sockets.
         let server = Server::start([silence().after_reading(5_000), ok("done")]).await;
         let log = Log::default();
-        let outcome = upload_in_time(&log, Speaks::One, LIMIT, put(&server.uri)).await;
+        let outcome = upload_in_time(&log, Speaks::One, 3 * LIMIT, put(&server.uri)).await;
         assert_eq!((log.take(), server.counts()), (vec![TRANSIENT, Done(2)], (2, 2)));
         outcome.unwrap().is(200, "done");
         assert!(server.seen()[1].body == sent);
@@ -654,7 +654,7 @@ async fn an_upload_that_a_server_stops_reading_is_taken_over_when_its_time_is_up
         // Some of it waits for a window that is never opened.
         let server = two::Server::start([act([]).early(), two::ok("done")]).await;
         let log = Log::default();
-        let outcome = upload_in_time(&log, Speaks::Two, LIMIT, put(&server.uri)).await;
+        let outcome = upload_in_time(&log, Speaks::Two, 3 * LIMIT, put(&server.uri)).await;
         assert_eq!((log.take(), server.counts()), (vec![TRANSIENT, Done(2)], (2, 1)));
         outcome.unwrap().is(200, "done");
         assert!(server.seen()[1].body == sent);
