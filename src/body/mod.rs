@@ -80,6 +80,8 @@
 //! * **One attempt at a time reads on.** While an attempt holds a body that was not read to its end, the answer is
 //!   [`BeingRead`](NotRepeatable::BeingRead). An attempt made all the same waits until the old one drops
 //!   the body or reads on, in which case the old one fails. One that was read to its end is shared, whoever holds it.
+//!   (Over HTTP/1 hyper drops the body of an attempt that was cut short only when what it wrote of it has gone out. Where a server
+//!   stops reading, a cap beyond hyper's own buffer of 400 KiB lets later attempts wait in vain, each up to its own timeout.)
 //! * **A body that fails is not sent again.** Whoever sends it is at fault, and its error has been handed on.
 //! * **What nobody can repeat is not kept.** The last attempt, and an upload that outlives its call, give their frames
 //!   away; a layer whose policy allows no retry only passes on.
