@@ -222,6 +222,10 @@ where
                         // Only a call with a spare comes here, and it leaves with one or calling.
                         unreachable!("a retry has something to be made from");
                     };
+                    // Nobody may have run for longer than the pause was to last.
+                    if M::TIMED && this.progress.attempt(this.policy.timeout()).time_left() == Some(Duration::ZERO) {
+                        break;
+                    }
                     let Poll::Ready(ready) = spare.service.poll_ready(cx) else { break };
                     this.progress.number = this.progress.number.saturating_add(1);
                     let attempt = this.progress.attempt(this.policy.timeout());
