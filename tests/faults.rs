@@ -90,16 +90,39 @@ fn script() -> impl Strategy<Value = Vec<Step>> {
 
 /// More than a quota is believed to be closed for.
 const LONG_HINT: u32 = 100_000;
-const PERMITS: usize = 4;
 const RATIO: f64 = 0.2;
-const RESERVE: u32 = 3;
 const WINDOW: Duration = Duration::from_secs(30);
-const LIMIT: Duration = Duration::from_secs(8);
 const ATTEMPT_LIMIT: Duration = Duration::from_secs(2);
 /// A timer fires up to this much late.
 const GRAIN: Duration = Duration::from_millis(1);
 /// By now whatever was in force is over: no hint that is believed is longer, and neither are open times and windows.
 const LONG_AFTER: Duration = Duration::from_secs(700);
+
+/// How the stack is set up.
+#[derive(Clone, Copy, Debug)]
+struct Setup {
+    /// How long a call may take.
+    limit: Duration,
+    permits: usize,
+    /// Retries that need no success.
+    reserve: u32,
+    /// Failures in a row that open the circuit.
+    failures: u32,
+}
+
+impl Setup {
+    const USUAL: Self = Self { limit: Duration::from_secs(8), permits: 4, reserve: 3, failures: 4 };
+}
+
+fn setup() -> impl Strategy<Value = Setup> {
+    let limit = (1_u64..60).prop_map(Duration::from_secs);
+    (limit, 1_usize..8, 0_u32..20, 1_u32..40).prop_map(|(limit, permits, reserve, failures)| Setup {
+        limit,
+        permits,
+        reserve,
+        failures,
+    })
+}
 
 // What is wrong with the stack on purpose, to see that somebody notices.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -247,6 +270,7 @@ struct World {
     left: usize,
     panicked: usize,
     jumps: Vec<(Instant, Instant)>,
+    setup: Setup,
     flaw: Flaw,
     #[cfg(feature = "metrics")]
     counted: counted::Counted,
@@ -261,13 +285,13 @@ struct Ended {
 }
 
 impl World {
-    fn new(flaw: Flaw) -> Self {
+    fn new(setup: Setup, flaw: Flaw) -> Self {
         let server = Server::new();
-        let permits = Arc::new(Semaphore::new(PERMITS));
-        let budget = Budget::new(RATIO).unwrap().window(WINDOW).unwrap().reserve(RESERVE);
+        let permits = Arc::new(Semaphore::new(setup.permits));
+        let budget = Budget::new(RATIO).unwrap().window(WINDOW).unwrap().reserve(setup.reserve);
         let record = Arc::<Mutex<Record>>::default();
 
-        let breaker = BreakerPolicy::new().minimum_calls(5).unwrap().consecutive_failures(4).unwrap().seed(1);
+        let breaker = BreakerPolicy::new().consecutive_failures(setup.failures).unwrap().seed(1);
         let breaker = CircuitBreakerLayer::new(breaker).classify(classify::by(class).or(classify::errors()));
         let cooldown = CooldownLayer::new(classify::by(class))
             .backoff(wait::floored_jitter().seed(2))
@@ -324,6 +348,7 @@ impl World {
             left: 0,
             panicked: 0,
             jumps: Vec::new(),
+            setup,
             flaw,
             #[cfg(feature = "metrics")]
             counted: counted::Counted::default(),
@@ -332,10 +357,11 @@ impl World {
 
     fn call(&self) -> JoinHandle<Option<Ended>> {
         let (mut stack, record, trace) = (self.stack.clone(), self.record.clone(), self.trace.clone());
+        let limit = self.setup.limit;
         tokio::spawn(async move {
             // A caller that finds the service unready makes no call.
             let ready = stack.ready().await.ok()?;
-            let deadline = Deadline::after(LIMIT);
+            let deadline = Deadline::after(limit);
             record.lock().unwrap().made += 1;
             let good = ready.call(Ask { deadline, trace }).await.is_ok();
             Some(Ended { at: Instant::now(), deadline: deadline.moment(), good })
@@ -458,7 +484,7 @@ async fn the_budget_is_kept(world: &mut World) -> Verdict {
         let within = |moment: &&Instant| **moment <= *end && end.duration_since(**moment) < WINDOW;
         let retries = record.retries.iter().filter(within).count();
         let successes = record.successes.iter().filter(within).count();
-        let bound = (successes as f64 * RATIO).floor() as usize + RESERVE as usize;
+        let bound = (successes as f64 * RATIO).floor() as usize + world.setup.reserve as usize;
         prop_assert!(retries <= bound, "{} retries, {} successes", retries, successes);
     }
     Ok(())
@@ -491,15 +517,15 @@ async fn nothing_stays_behind(world: &mut World) -> Verdict {
         }
     }
     world.calm().await;
-    prop_assert_eq!(world.permits.available_permits(), PERMITS);
+    prop_assert_eq!(world.permits.available_permits(), world.setup.permits);
     prop_assert_eq!(world.server.under_way(), 0);
     prop_assert_eq!(Arc::strong_count(&world.trace), 1, "a request is still kept");
-    prop_assert_eq!(world.budget.available(Instant::now()), u64::from(RESERVE));
+    prop_assert_eq!(world.budget.available(Instant::now()), u64::from(world.setup.reserve));
     Ok(())
 }
 
 /// Plays `script` to a stack with `flaw` and asks `property`.
-fn check<F>(script: &[Step], flaw: Flaw, property: F) -> Verdict
+fn check<F>(setup: Setup, script: &[Step], flaw: Flaw, property: F) -> Verdict
 where
     F: AsyncFn(&mut World) -> Verdict,
 {
@@ -509,7 +535,7 @@ where
     let _here = metrics::set_default_local_recorder(&counted);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
     runtime.block_on(async {
-        let mut world = World::new(flaw);
+        let mut world = World::new(setup, flaw);
         #[cfg(feature = "metrics")]
         world.counted.clone_from(&counted);
         world.play(script).await;
@@ -524,63 +550,63 @@ fn every_property_notices_a_stack_that_lacks_it() {
     let (down, jump, leave) = (Step::Server(Mood::Down), Step::Jump { seconds: 8 }, Step::Leave { caller: 0 });
     let (stalled, busy) = (Step::Server(Mood::Stalled), Step::Server(Mood::Busy));
 
-    check(&[stalled, call(1), leave], Flaw::SilentDrop, no_call_is_lost).unwrap_err();
-    check(&[busy, call(1)], Flaw::Incurable, no_call_is_lost).unwrap_err();
-    check(&[down, call(1), jump], Flaw::Plain, the_deadline_is_kept).unwrap_err();
-    check(&[down, call(6)], Flaw::NoBudget, the_budget_is_kept).unwrap_err();
-    check(&[], Flaw::StuckBreaker, all_is_well_in_the_end).unwrap_err();
-    check(&[down], Flaw::Incurable, all_is_well_in_the_end).unwrap_err();
-    check(&[stalled, call(2), leave], Flaw::KeptPermit, nothing_stays_behind).unwrap_err();
-    check(&[busy, call(1)], Flaw::Incurable, nothing_stays_behind).unwrap_err();
+    check(Setup::USUAL, &[stalled, call(1), leave], Flaw::SilentDrop, no_call_is_lost).unwrap_err();
+    check(Setup::USUAL, &[busy, call(1)], Flaw::Incurable, no_call_is_lost).unwrap_err();
+    check(Setup::USUAL, &[down, call(1), jump], Flaw::Plain, the_deadline_is_kept).unwrap_err();
+    check(Setup::USUAL, &[down, call(6)], Flaw::NoBudget, the_budget_is_kept).unwrap_err();
+    check(Setup::USUAL, &[], Flaw::StuckBreaker, all_is_well_in_the_end).unwrap_err();
+    check(Setup::USUAL, &[down], Flaw::Incurable, all_is_well_in_the_end).unwrap_err();
+    check(Setup::USUAL, &[stalled, call(2), leave], Flaw::KeptPermit, nothing_stays_behind).unwrap_err();
+    check(Setup::USUAL, &[busy, call(1)], Flaw::Incurable, nothing_stays_behind).unwrap_err();
 
     let all = [stalled, call(2), leave, down, call(6), jump, busy, call(1)];
-    check(&all, Flaw::None, no_call_is_lost).unwrap();
-    check(&all, Flaw::None, the_deadline_is_kept).unwrap();
-    check(&all, Flaw::None, the_budget_is_kept).unwrap();
-    check(&all, Flaw::None, all_is_well_in_the_end).unwrap();
-    check(&all, Flaw::None, nothing_stays_behind).unwrap();
+    check(Setup::USUAL, &all, Flaw::None, no_call_is_lost).unwrap();
+    check(Setup::USUAL, &all, Flaw::None, the_deadline_is_kept).unwrap();
+    check(Setup::USUAL, &all, Flaw::None, the_budget_is_kept).unwrap();
+    check(Setup::USUAL, &all, Flaw::None, all_is_well_in_the_end).unwrap();
+    check(Setup::USUAL, &all, Flaw::None, nothing_stays_behind).unwrap();
 }
 
 /// The smallest script that found it: the clock jumps past the deadline during the pause after a failure.
 #[test]
 fn no_attempt_is_begun_when_the_clock_jumps_past_the_deadline() {
     let script = [Step::Server(Mood::Down), Step::Call { callers: 1 }, Step::Jump { seconds: 8 }];
-    check(&script, Flaw::None, the_deadline_is_kept).unwrap();
-    check(&script, Flaw::None, no_call_is_lost).unwrap();
+    check(Setup::USUAL, &script, Flaw::None, the_deadline_is_kept).unwrap();
+    check(Setup::USUAL, &script, Flaw::None, no_call_is_lost).unwrap();
 }
 
 proptest! {
-    #![proptest_config(property::config(96))]
+    #![proptest_config(property::config(64))]
 
     #[test]
-    fn no_call_is_ever_lost(script in script()) {
-        check(&script, Flaw::None, no_call_is_lost)?;
+    fn no_call_is_ever_lost(setup in setup(), script in script()) {
+        check(setup, &script, Flaw::None, no_call_is_lost)?;
     }
 
     #[test]
-    fn deadlines_are_kept(script in script()) {
-        check(&script, Flaw::None, the_deadline_is_kept)?;
+    fn deadlines_are_kept(setup in setup(), script in script()) {
+        check(setup, &script, Flaw::None, the_deadline_is_kept)?;
     }
 
     #[test]
-    fn the_bound_of_the_budget_is_kept(script in script()) {
-        check(&script, Flaw::None, the_budget_is_kept)?;
+    fn the_bound_of_the_budget_is_kept(setup in setup(), script in script()) {
+        check(setup, &script, Flaw::None, the_budget_is_kept)?;
     }
 
     #[test]
-    fn breaker_and_cool_down_recover(script in script()) {
-        check(&script, Flaw::None, all_is_well_in_the_end)?;
+    fn breaker_and_cool_down_recover(setup in setup(), script in script()) {
+        check(setup, &script, Flaw::None, all_is_well_in_the_end)?;
     }
 
     #[test]
-    fn nothing_is_left_of_calls_that_are_over(script in script()) {
-        check(&script, Flaw::None, nothing_stays_behind)?;
+    fn nothing_is_left_of_calls_that_are_over(setup in setup(), script in script()) {
+        check(setup, &script, Flaw::None, nothing_stays_behind)?;
     }
 
     #[test]
-    fn a_plain_stack_loses_and_keeps_nothing_either(script in script()) {
-        check(&script, Flaw::Plain, no_call_is_lost)?;
-        check(&script, Flaw::Plain, nothing_stays_behind)?;
-        check(&script, Flaw::Plain, all_is_well_in_the_end)?;
+    fn a_plain_stack_loses_and_keeps_nothing_either(setup in setup(), script in script()) {
+        check(setup, &script, Flaw::Plain, no_call_is_lost)?;
+        check(setup, &script, Flaw::Plain, nothing_stays_behind)?;
+        check(setup, &script, Flaw::Plain, all_is_well_in_the_end)?;
     }
 }
