@@ -3,7 +3,8 @@
 
 use std::fmt;
 
-use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::de::{Deserialize, DeserializeOwned, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde_json::value::RawValue;
 
 /// A scalar, or nothing worth keeping.
 enum Scalar {
@@ -84,6 +85,18 @@ where
     T: for<'a> From<&'a str>,
 {
     Ok(text(deserializer)?.map(|text| T::from(&text)))
+}
+
+/// An object; an empty list, as some languages write an empty object, counts as absent like everything else.
+pub(super) fn object<'de, D, T>(deserializer: D) -> Result<Option<T>, D::Error>
+where
+    D: Deserializer<'de>,
+    T: DeserializeOwned,
+{
+    let raw = Option::<Box<RawValue>>::deserialize(deserializer)?;
+    // A struct would be read from a list as well, field by field.
+    let raw = raw.filter(|raw| raw.get().starts_with('{'));
+    Ok(raw.and_then(|raw| serde_json::from_str(raw.get()).ok()))
 }
 
 /// A list that may be `null`.
