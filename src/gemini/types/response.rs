@@ -524,9 +524,17 @@ mod tests {
 
     #[test]
     fn an_answer_is_not_lost_for_what_stands_beside_it() {
-        for beside in ["[]", "7", r#""STOP""#, r#"["SAFETY"]"#, r#"{"blockReason":"SAFETY","blockReason":"OTHER"}"#] {
+        for beside in [
+            "[]",
+            "7",
+            r#""STOP""#,
+            r#"["SAFETY"]"#,
+            r#"{"blockReason":"SAFETY","blockReason":"OTHER"}"#,
+            "1e999",
+            r#""\ud83d""#,
+        ] {
             let json = format!(
-                r#"{{"promptFeedback":{beside},"usageMetadata":{beside},"candidates":[{{"content":{{"parts":[{{"text":"t"}}]}}}}]}}"#
+                r#"{{"modelVersion":{beside},"promptFeedback":{beside},"usageMetadata":{beside},"candidates":[{{"content":{{"parts":[{{"text":"t"}}]}}}}]}}"#
             );
             assert_eq!(response(&json).text().as_deref(), Ok("t"), "{beside}");
         }
