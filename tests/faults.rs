@@ -527,7 +527,7 @@ async fn nothing_stays_behind(world: &mut World) -> Verdict {
 /// Plays `script` to a stack with `flaw` and asks `property`.
 fn check<F>(setup: Setup, script: &[Step], flaw: Flaw, property: F) -> Verdict
 where
-    F: AsyncFn(&mut World) -> Verdict,
+    F: AsyncFnOnce(&mut World) -> Verdict,
 {
     #[cfg(feature = "metrics")]
     let counted = counted::Counted::default();

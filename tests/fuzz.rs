@@ -370,7 +370,7 @@ mod gemini {
         }
     }
 
-    fn place<'a>(document: &'a mut Value, at: usize) -> &'a mut Value {
+    fn place(document: &mut Value, at: usize) -> &mut Value {
         let mut all = Vec::new();
         pointers(document, "", &mut all);
         document.pointer_mut(&all[at % all.len()]).expect("it was there a moment ago")

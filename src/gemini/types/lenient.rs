@@ -20,7 +20,7 @@ fn whole(number: &str) -> Option<u64> {
 }
 
 pub(super) fn text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
-    Ok(as_text(&*Box::<RawValue>::deserialize(deserializer)?))
+    Ok(as_text(&Box::<RawValue>::deserialize(deserializer)?))
 }
 
 // Also half a character, as `\ud83d` alone, and a number that is too large make no text, and no error of the whole response.
