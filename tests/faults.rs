@@ -16,10 +16,12 @@ mod property;
 mod unreliable;
 
 use std::{
+    pin::pin,
     sync::{
         Arc, Mutex,
         atomic::{AtomicU32, Ordering::SeqCst},
     },
+    task::{Context, Poll, Waker},
     time::Duration,
 };
 
@@ -29,7 +31,9 @@ use tokio::{
     task::JoinHandle,
     time::{Instant, advance, sleep},
 };
-use tower::{BoxError, Service, ServiceBuilder, ServiceExt, limit::GlobalConcurrencyLimitLayer, util::BoxCloneService};
+use tower::{
+    BoxError, Layer, Service, ServiceBuilder, ServiceExt, limit::GlobalConcurrencyLimitLayer, util::BoxCloneService,
+};
 use tower_tenacity::{
     Attempt, CallOptions, RetryLayer, RetryPolicy, StopReason,
     circuit_breaker::{self, BreakerPolicy, CircuitBreakerLayer, Handle, State},
@@ -38,7 +42,7 @@ use tower_tenacity::{
     hooks::{Delay, Observer},
     policy::budget::Budget,
     stop,
-    timeout::{AttemptTimeoutLayer, Deadline, TimedOut},
+    timeout::{self, AttemptTimeout, AttemptTimeoutLayer, Deadline, TimedOut},
     wait,
 };
 use unreliable::{Ask, Fault, Mood, Server};
@@ -155,6 +159,8 @@ struct Record {
     retries: Vec<Instant>,
     // By how much attempts were begun past the deadline.
     late: Vec<Duration>,
+    // Pauses that would have ended at or past the deadline.
+    overlong: Vec<Duration>,
 }
 
 // Sees one call, as a policy is copied for each of them; the template sees none.
@@ -205,7 +211,10 @@ impl Observer<(), BoxError> for Witness {
         }
     }
 
-    fn before_sleep(&self, _: &Attempt, _: &Result<(), BoxError>, _: &Delay) {
+    fn before_sleep(&self, attempt: &Attempt, _: &Result<(), BoxError>, delay: &Delay) {
+        if attempt.time_left().is_none_or(|left| delay.duration() >= left) {
+            self.record.lock().unwrap().overlong.push(delay.duration());
+        }
         *self.decided.lock().unwrap() = Some(Instant::now());
     }
 
@@ -254,6 +263,11 @@ fn used_up(outcome: &Result<(), BoxError>) -> Option<Duration> {
 
 type Stack = BoxCloneService<Ask, (), BoxError>;
 
+/// The server without a limit of concurrency, with the errors of the stack.
+fn unlimited(server: &Server) -> AttemptTimeout<Server, timeout::NoDeadline> {
+    AttemptTimeoutLayer::new(ATTEMPT_LIMIT).layer(server.clone())
+}
+
 /// A stack, what is around it, and what was seen of it.
 struct World {
     server: Server,
@@ -262,6 +276,9 @@ struct World {
     breaker: Handle,
     cooling: Box<dyn Fn() -> Option<Instant>>,
     stack: Stack,
+    // Nothing but the breaker or the cool-down of the stack around the server.
+    behind_breaker: Stack,
+    behind_cooldown: Stack,
     record: Arc<Mutex<Record>>,
     trace: Arc<()>,
     // Callers that wait for the service to be ready, or for their answer.
@@ -270,6 +287,8 @@ struct World {
     left: usize,
     panicked: usize,
     jumps: Vec<(Instant, Instant)>,
+    // Moments at which more permits were out than attempts under way.
+    idle_permits: Vec<Instant>,
     setup: Setup,
     flaw: Flaw,
     #[cfg(feature = "metrics")]
@@ -318,6 +337,8 @@ impl World {
         if flaw == Flaw::StuckBreaker {
             handle.force_open();
         }
+        let behind_breaker = ServiceBuilder::new().boxed_clone().layer(breaker.clone()).service(unlimited(&server));
+        let behind_cooldown = ServiceBuilder::new().boxed_clone().layer(cooldown.clone()).service(unlimited(&server));
         let inner = ServiceBuilder::new()
             .layer(cooldown.clone())
             .layer(breaker)
@@ -341,6 +362,8 @@ impl World {
             breaker: handle,
             cooling: Box::new(move || cooldown.cooling_until()),
             stack,
+            behind_breaker,
+            behind_cooldown,
             record,
             trace: Arc::default(),
             callers: Vec::new(),
@@ -348,6 +371,7 @@ impl World {
             left: 0,
             panicked: 0,
             jumps: Vec::new(),
+            idle_permits: Vec::new(),
             setup,
             flaw,
             #[cfg(feature = "metrics")]
@@ -390,6 +414,11 @@ impl World {
             // Whoever can go on does so.
             sleep(GRAIN).await;
             self.collect().await;
+            // Whoever waits for a busy server has a permit to wait with.
+            let out = self.setup.permits - self.permits.available_permits().min(self.setup.permits);
+            if self.server.mood() != Mood::Busy && out != self.server.under_way() {
+                self.idle_permits.push(Instant::now());
+            }
         }
     }
 
@@ -460,6 +489,18 @@ async fn no_call_is_lost(world: &mut World) -> Verdict {
     Ok(())
 }
 
+/// No attempt takes longer than it may, and no pause is begun that is too long.
+fn attempts_are_cut(world: &World) -> Verdict {
+    let overlong = world.record.lock().unwrap().overlong.clone();
+    prop_assert!(overlong.is_empty(), "pauses of {:?} are too long", overlong);
+    for arrival in world.server.arrivals() {
+        let limit = arrival.deadline.max(arrival.at).min(arrival.at + ATTEMPT_LIMIT);
+        let Some(gone) = arrival.gone else { return Err(TestCaseError::fail("an attempt is still under way")) };
+        prop_assert!(gone <= world.allowed(limit), "an attempt took {:?}", gone - arrival.at);
+    }
+    Ok(())
+}
+
 /// No call ends past its deadline, and no attempt begins past it.
 async fn the_deadline_is_kept(world: &mut World) -> Verdict {
     world.calm().await;
@@ -472,7 +513,7 @@ async fn the_deadline_is_kept(world: &mut World) -> Verdict {
         let late = arrival.at.saturating_duration_since(arrival.deadline);
         prop_assert!(arrival.at <= world.allowed(arrival.deadline), "arrived {:?} late", late);
     }
-    Ok(())
+    attempts_are_cut(world)
 }
 
 /// In any window, no more retries than the successes in it pay for, and the reserve.
@@ -521,6 +562,44 @@ async fn nothing_stays_behind(world: &mut World) -> Verdict {
     prop_assert_eq!(world.server.under_way(), 0);
     prop_assert_eq!(Arc::strong_count(&world.trace), 1, "a request is still kept");
     prop_assert_eq!(world.budget.available(Instant::now()), u64::from(world.setup.reserve));
+    Ok(())
+}
+
+/// What a future comes to without waiting.
+fn now<F: Future>(future: F) -> Option<F::Output> {
+    match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(output) => Some(output),
+        Poll::Pending => None,
+    }
+}
+
+/// As soon as all callers are gone, nobody is held back for them.
+async fn who_leaves_is_not_waited_for(world: &mut World) -> Verdict {
+    prop_assert!(world.idle_permits.is_empty(), "permits were held and not used");
+    (0..world.callers.len()).for_each(|caller| world.leave(caller));
+    sleep(GRAIN).await;
+    prop_assert_eq!(world.permits.available_permits(), world.setup.permits);
+    prop_assert_eq!(world.server.under_way(), 0);
+    prop_assert_eq!(Arc::strong_count(&world.trace), 1, "a request is still kept");
+
+    let moment = Instant::now();
+    let retries = world.record.lock().unwrap().retries.clone();
+    // The window moves in steps of a fiftieth.
+    let recent = retries.iter().filter(|retry| moment.duration_since(**retry) < WINDOW + WINDOW / 25).count();
+    let least = (world.setup.reserve as usize).saturating_sub(recent);
+    let available = world.budget.available(moment);
+    prop_assert!(available >= least as u64, "{} of {} retries are left", available, least);
+
+    world.server.set(Mood::Fine);
+    let ask = || Ask { deadline: Deadline::after(LONG_AFTER), trace: Arc::default() };
+    if (world.cooling)().is_none() {
+        let answer = now(world.behind_cooldown.ready().await.unwrap().call(ask()));
+        prop_assert!(matches!(answer, Some(Ok(()))), "the cool-down holds a call back: {:?}", answer);
+    }
+    if world.breaker.state() != State::Open {
+        let answer = now(world.behind_breaker.ready().await.unwrap().call(ask()));
+        prop_assert!(matches!(answer, Some(Ok(()))), "the breaker holds a call back: {:?}", answer);
+    }
     Ok(())
 }
 
@@ -576,7 +655,7 @@ fn no_attempt_is_begun_when_the_clock_jumps_past_the_deadline() {
 }
 
 proptest! {
-    #![proptest_config(property::config(64))]
+    #![proptest_config(property::config(128))]
 
     #[test]
     fn no_call_is_ever_lost(setup in setup(), script in script()) {
@@ -604,9 +683,15 @@ proptest! {
     }
 
     #[test]
+    fn nobody_waits_for_those_who_left(setup in setup(), script in script()) {
+        check(setup, &script, Flaw::None, who_leaves_is_not_waited_for)?;
+    }
+
+    #[test]
     fn a_plain_stack_loses_and_keeps_nothing_either(setup in setup(), script in script()) {
         check(setup, &script, Flaw::Plain, no_call_is_lost)?;
         check(setup, &script, Flaw::Plain, nothing_stays_behind)?;
         check(setup, &script, Flaw::Plain, all_is_well_in_the_end)?;
+        check(setup, &script, Flaw::Plain, who_leaves_is_not_waited_for)?;
     }
 }

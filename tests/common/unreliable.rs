@@ -72,6 +72,8 @@ pub struct Ask {
 pub struct Arrival {
     pub at: Instant,
     pub deadline: Instant,
+    /// When it was answered or given up.
+    pub gone: Option<Instant>,
 }
 
 /// Clones are connections to one server. Panics if it is called without being ready.
@@ -124,6 +126,10 @@ impl Server {
         self.shared.restart.notify_waiters();
     }
 
+    pub fn mood(&self) -> Mood {
+        self.shared.lock().mood
+    }
+
     pub fn arrivals(&self) -> Vec<Arrival> {
         self.shared.lock().arrivals.clone()
     }
@@ -141,18 +147,16 @@ impl Clone for Server {
 }
 
 // Counts an attempt until it is answered or dropped.
-struct UnderWay(Arc<Shared>);
-
-impl UnderWay {
-    fn new(shared: &Arc<Shared>) -> Self {
-        shared.lock().under_way += 1;
-        Self(shared.clone())
-    }
+struct UnderWay {
+    shared: Arc<Shared>,
+    number: usize,
 }
 
 impl Drop for UnderWay {
     fn drop(&mut self) {
-        self.0.lock().under_way -= 1;
+        let mut state = self.shared.lock();
+        state.under_way -= 1;
+        state.arrivals[self.number].gone = Some(Instant::now());
     }
 }
 
@@ -178,13 +182,13 @@ impl Service<Ask> for Server {
 
     fn call(&mut self, ask: Ask) -> Self::Future {
         assert!(std::mem::take(&mut self.ready), "called without being ready");
-        let mood = {
-            let mut state = self.shared.lock();
-            state.arrivals.push(Arrival { at: Instant::now(), deadline: ask.deadline.moment() });
-            state.mood
-        };
         let shared = self.shared.clone();
-        let under_way = UnderWay::new(&shared);
+        let mut state = self.shared.lock();
+        let under_way = UnderWay { shared: shared.clone(), number: state.arrivals.len() };
+        state.arrivals.push(Arrival { at: Instant::now(), deadline: ask.deadline.moment(), gone: None });
+        state.under_way += 1;
+        let mood = state.mood;
+        drop(state);
         Box::pin(async move {
             let (_under_way, _ask) = (under_way, ask);
             let restart = shared.restart.notified();
