@@ -16,10 +16,11 @@ mod property;
 mod unreliable;
 
 use std::{
+    ops::Range,
     pin::pin,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicU32, Ordering::SeqCst},
+        atomic::{AtomicU32, AtomicUsize, Ordering::SeqCst},
     },
     task::{Context, Poll, Waker},
     time::Duration,
@@ -54,6 +55,8 @@ enum Step {
     Pass { millis: u32 },
     /// So many callers at once.
     Call { callers: usize },
+    /// A caller that finds the service ready and calls some time later.
+    Dawdle { millis: u32 },
     /// What the server does with those who come from now on.
     Server(Mood),
     /// What the server was working on is lost.
@@ -80,16 +83,31 @@ fn mood() -> impl Strategy<Value = Mood> {
     ]
 }
 
-fn script() -> impl Strategy<Value = Vec<Step>> {
-    let step = prop_oneof![
-        4 => prop_oneof![4 => 1_u32..500, 2 => 500_u32..20_000].prop_map(|millis| Step::Pass { millis }),
-        6 => (1_usize..7).prop_map(|callers| Step::Call { callers }),
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        4 => pause(),
+        6 => call(),
+        1 => (1_u32..5_000).prop_map(|millis| Step::Dawdle { millis }),
         4 => mood().prop_map(Step::Server),
         1 => Just(Step::Restart),
         2 => any::<usize>().prop_map(|caller| Step::Leave { caller }),
         1 => (1_u32..10_000).prop_map(|seconds| Step::Jump { seconds }),
-    ];
-    prop::collection::vec(step, 1..60)
+    ]
+}
+
+fn call() -> impl Strategy<Value = Step> {
+    (1_usize..7).prop_map(|callers| Step::Call { callers })
+}
+
+fn pause() -> impl Strategy<Value = Step> {
+    prop_oneof![4 => 1_u32..500, 2 => 500_u32..20_000].prop_map(|millis| Step::Pass { millis })
+}
+
+/// Steps of any kind, and moods of the server that somebody meets.
+fn script(length: Range<usize>) -> impl Strategy<Value = Vec<Step>> {
+    let episode = (mood(), call(), pause()).prop_map(|(mood, call, pause)| vec![Step::Server(mood), call, pause]);
+    let some = prop_oneof![2 => step().prop_map(|step| vec![step]), 1 => episode];
+    prop::collection::vec(some, length).prop_map(|steps| steps.concat())
 }
 
 /// More than a quota is believed to be closed for.
@@ -287,7 +305,8 @@ struct World {
     left: usize,
     panicked: usize,
     jumps: Vec<(Instant, Instant)>,
-    // Moments at which more permits were out than attempts under way.
+    dawdlers: Arc<AtomicUsize>,
+    // Moments at which more permits were out than there was use for.
     idle_permits: Vec<Instant>,
     setup: Setup,
     flaw: Flaw,
@@ -301,6 +320,22 @@ struct Ended {
     at: Instant,
     deadline: Instant,
     good: bool,
+}
+
+/// Somebody who found the service ready and has not called yet.
+struct Dawdler(Arc<AtomicUsize>);
+
+impl Dawdler {
+    fn new(count: Arc<AtomicUsize>) -> Self {
+        count.fetch_add(1, SeqCst);
+        Self(count)
+    }
+}
+
+impl Drop for Dawdler {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, SeqCst);
+    }
 }
 
 impl World {
@@ -371,6 +406,7 @@ impl World {
             left: 0,
             panicked: 0,
             jumps: Vec::new(),
+            dawdlers: Arc::default(),
             idle_permits: Vec::new(),
             setup,
             flaw,
@@ -379,12 +415,16 @@ impl World {
         }
     }
 
-    fn call(&self) -> JoinHandle<Option<Ended>> {
+    fn call(&self, dawdle: Duration) -> JoinHandle<Option<Ended>> {
         let (mut stack, record, trace) = (self.stack.clone(), self.record.clone(), self.trace.clone());
-        let limit = self.setup.limit;
+        let (limit, dawdlers) = (self.setup.limit, self.dawdlers.clone());
         tokio::spawn(async move {
             // A caller that finds the service unready makes no call.
             let ready = stack.ready().await.ok()?;
+            if !dawdle.is_zero() {
+                let _dawdler = Dawdler::new(dawdlers);
+                sleep(dawdle).await;
+            }
             let deadline = Deadline::after(limit);
             record.lock().unwrap().made += 1;
             let good = ready.call(Ask { deadline, trace }).await.is_ok();
@@ -398,9 +438,13 @@ impl World {
                 Step::Pass { millis } => sleep(Duration::from_millis(millis.into())).await,
                 Step::Call { callers } => {
                     for _ in 0..callers {
-                        let caller = self.call();
+                        let caller = self.call(Duration::ZERO);
                         self.callers.push(caller);
                     }
+                }
+                Step::Dawdle { millis } => {
+                    let caller = self.call(Duration::from_millis(millis.into()));
+                    self.callers.push(caller);
                 }
                 Step::Server(mood) => self.server.set(mood),
                 Step::Restart => self.server.restart(),
@@ -414,9 +458,10 @@ impl World {
             // Whoever can go on does so.
             sleep(GRAIN).await;
             self.collect().await;
-            // Whoever waits for a busy server has a permit to wait with.
+            // Whoever waits for a busy server has a permit to wait with, and so has who found it ready and did not call yet.
             let out = self.setup.permits - self.permits.available_permits().min(self.setup.permits);
-            if self.server.mood() != Mood::Busy && out != self.server.under_way() {
+            let used = self.server.under_way() + self.dawdlers.load(SeqCst);
+            if self.server.mood() != Mood::Busy && out > used {
                 self.idle_permits.push(Instant::now());
             }
         }
@@ -490,7 +535,8 @@ async fn no_call_is_lost(world: &mut World) -> Verdict {
 }
 
 /// No attempt takes longer than it may, and no pause is begun that is too long.
-fn attempts_are_cut(world: &World) -> Verdict {
+async fn attempts_are_cut(world: &mut World) -> Verdict {
+    world.calm().await;
     let overlong = world.record.lock().unwrap().overlong.clone();
     prop_assert!(overlong.is_empty(), "pauses of {:?} are too long", overlong);
     for arrival in world.server.arrivals() {
@@ -503,7 +549,7 @@ fn attempts_are_cut(world: &World) -> Verdict {
 
 /// No call ends past its deadline, and no attempt begins past it.
 async fn the_deadline_is_kept(world: &mut World) -> Verdict {
-    world.calm().await;
+    attempts_are_cut(world).await?;
     for call in &world.ended {
         prop_assert!(call.at <= world.allowed(call.deadline), "{:?} late", call.at - call.deadline);
     }
@@ -513,7 +559,7 @@ async fn the_deadline_is_kept(world: &mut World) -> Verdict {
         let late = arrival.at.saturating_duration_since(arrival.deadline);
         prop_assert!(arrival.at <= world.allowed(arrival.deadline), "arrived {:?} late", late);
     }
-    attempts_are_cut(world)
+    Ok(())
 }
 
 /// In any window, no more retries than the successes in it pay for, and the reserve.
@@ -537,7 +583,7 @@ async fn all_is_well_in_the_end(world: &mut World) -> Verdict {
     // As many as the breaker sends probes, and more.
     for _ in 0..5 {
         let before = world.server.arrivals().len();
-        let call = world.call();
+        let call = world.call(Duration::ZERO);
         sleep(GRAIN).await;
         prop_assert!(call.is_finished(), "a call hangs");
         let ended = call.await.map_err(|error| TestCaseError::fail(error.to_string()))?;
@@ -658,38 +704,39 @@ proptest! {
     #![proptest_config(property::config(128))]
 
     #[test]
-    fn no_call_is_ever_lost(setup in setup(), script in script()) {
+    fn no_call_is_ever_lost(setup in setup(), script in script(1..40)) {
         check(setup, &script, Flaw::None, no_call_is_lost)?;
     }
 
     #[test]
-    fn deadlines_are_kept(setup in setup(), script in script()) {
+    fn deadlines_are_kept(setup in setup(), script in script(1..40)) {
         check(setup, &script, Flaw::None, the_deadline_is_kept)?;
     }
 
     #[test]
-    fn the_bound_of_the_budget_is_kept(setup in setup(), script in script()) {
+    fn the_bound_of_the_budget_is_kept(setup in setup(), script in script(1..40)) {
         check(setup, &script, Flaw::None, the_budget_is_kept)?;
     }
 
     #[test]
-    fn breaker_and_cool_down_recover(setup in setup(), script in script()) {
+    fn breaker_and_cool_down_recover(setup in setup(), script in script(1..40)) {
         check(setup, &script, Flaw::None, all_is_well_in_the_end)?;
     }
 
     #[test]
-    fn nothing_is_left_of_calls_that_are_over(setup in setup(), script in script()) {
+    fn nothing_is_left_of_calls_that_are_over(setup in setup(), script in script(1..40)) {
         check(setup, &script, Flaw::None, nothing_stays_behind)?;
     }
 
     #[test]
-    fn nobody_waits_for_those_who_left(setup in setup(), script in script()) {
+    fn nobody_waits_for_those_who_left(setup in setup(), script in script(1..12)) {
         check(setup, &script, Flaw::None, who_leaves_is_not_waited_for)?;
     }
 
     #[test]
-    fn a_plain_stack_loses_and_keeps_nothing_either(setup in setup(), script in script()) {
+    fn a_plain_stack_loses_and_keeps_nothing_either(setup in setup(), script in script(1..40)) {
         check(setup, &script, Flaw::Plain, no_call_is_lost)?;
+        check(setup, &script, Flaw::Plain, attempts_are_cut)?;
         check(setup, &script, Flaw::Plain, nothing_stays_behind)?;
         check(setup, &script, Flaw::Plain, all_is_well_in_the_end)?;
         check(setup, &script, Flaw::Plain, who_leaves_is_not_waited_for)?;
