@@ -87,7 +87,7 @@ fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         4 => pause(),
         6 => call(),
-        1 => (1_u32..5_000).prop_map(|millis| Step::Dawdle { millis }),
+        2 => (1_u32..5_000).prop_map(|millis| Step::Dawdle { millis }),
         4 => mood().prop_map(Step::Server),
         1 => Just(Step::Restart),
         2 => any::<usize>().prop_map(|caller| Step::Leave { caller }),
@@ -597,6 +597,7 @@ async fn all_is_well_in_the_end(world: &mut World) -> Verdict {
 
 /// Permits, retries, requests and attempts are given back, whether calls end or are dropped.
 async fn nothing_stays_behind(world: &mut World) -> Verdict {
+    prop_assert!(world.idle_permits.is_empty(), "permits were held and not used");
     // Most of them leave, wherever they are.
     for caller in 0..world.callers.len() {
         if caller % 4 > 0 {
@@ -698,6 +699,20 @@ fn no_attempt_is_begun_when_the_clock_jumps_past_the_deadline() {
     let script = [Step::Server(Mood::Down), Step::Call { callers: 1 }, Step::Jump { seconds: 8 }];
     check(Setup::USUAL, &script, Flaw::None, the_deadline_is_kept).unwrap();
     check(Setup::USUAL, &script, Flaw::None, no_call_is_lost).unwrap();
+}
+
+/// A circuit opens between a caller's readiness and its call, which then waits for the next probe, without its permit.
+#[test]
+fn a_call_that_waits_for_a_probe_holds_no_permit() {
+    let setup = Setup { limit: Duration::from_secs(60), failures: 1, ..Setup::USUAL };
+    let script = [
+        Step::Dawdle { millis: 50 },
+        Step::Server(Mood::Down),
+        Step::Call { callers: 1 },
+        Step::Pass { millis: 100 },
+        Step::Pass { millis: 100 },
+    ];
+    check(setup, &script, Flaw::None, nothing_stays_behind).unwrap();
 }
 
 proptest! {
