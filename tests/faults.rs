@@ -716,7 +716,7 @@ fn a_call_that_waits_for_a_probe_holds_no_permit() {
 }
 
 proptest! {
-    #![proptest_config(property::config(128))]
+    #![proptest_config(property::config(96))]
 
     #[test]
     fn no_call_is_ever_lost(setup in setup(), script in script(1..40)) {

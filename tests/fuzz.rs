@@ -73,7 +73,7 @@ fn tampering() -> impl Strategy<Value = (Vec<(usize, u8)>, Option<usize>)> {
 }
 
 proptest! {
-    #![proptest_config(property::config(500))]
+    #![proptest_config(property::config(300))]
 
     /// Years with two digits are taken for those up to 2069.
     #[test]
@@ -444,7 +444,7 @@ mod gemini {
     }
 
     proptest! {
-        #![proptest_config(property::config(256))]
+        #![proptest_config(property::config(96))]
 
         #[test]
         fn an_error_that_was_tampered_with_is_an_error(
@@ -649,7 +649,7 @@ mod extract {
     }
 
     proptest! {
-        #![proptest_config(property::config(128))]
+        #![proptest_config(property::config(96))]
 
         #[test]
         fn a_good_answer_is_the_value(order in order(), fence in select(vec!["", "```", "```json"])) {
