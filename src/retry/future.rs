@@ -262,6 +262,10 @@ where
             // Only a call with a spare comes here, and it leaves with one or calling.
             unreachable!("a retry has something to be made from");
         };
+        // Nobody may have run for longer than the pause was to last.
+        if M::TIMED && this.progress.attempt(this.policy.timeout()).time_left() == Some(Duration::ZERO) {
+            return Poll::Pending;
+        }
         let ready = ready!(spare.service.poll_ready(cx));
         let number = this.progress.next();
         let attempt = this.progress.attempt(this.policy.timeout());

@@ -120,6 +120,15 @@ fn redact(text: &mut String, key: &str) {
     }
 }
 
+/// The same for a key in the midst of which a text was cut.
+fn redact_half(text: &mut String, key: &str) {
+    let halves = (SHORTEST_KEY..key.len()).rev().filter_map(|length| key.get(..length));
+    if let Some(half) = halves.into_iter().find(|half| text.ends_with(half)) {
+        text.truncate(text.len() - half.len());
+        text.push_str("[api key]");
+    }
+}
+
 fn text(fields: &Map<String, Value>, name: &str) -> String {
     match fields.get(name) {
         Some(Value::String(text)) => text.clone(),
@@ -244,6 +253,7 @@ fn excerpt(body: &[u8], key: &str) -> String {
     let mut text = String::from_utf8_lossy(&body[..body.len().min(16 * 1024)]).into_owned();
     // Before it is cut: half a key is a leak as well.
     redact(&mut text, key);
+    redact_half(&mut text, key);
     if !is_html(&text) {
         let words: Vec<_> = text.split_whitespace().collect();
         return cap(&words.join(" "), 200).into_owned();

@@ -110,6 +110,15 @@ fn the_key_is_shown_nowhere() {
 }
 
 #[test]
+fn half_a_key_is_shown_nowhere() {
+    // A body that is cut off in the midst of it, and a page of which only the beginning is read.
+    for body in [format!("denied: {}", &KEY[..10]), format!("denied: {}{KEY}", " ".repeat(16 * 1024 - 8 - 10))] {
+        assert_eq!(failure(403, &body).message(), "denied: [api key]");
+    }
+    assert_eq!(failure(403, "denied: AIza").message(), "denied: AIza");
+}
+
+#[test]
 fn a_key_too_short_to_be_one_garbles_nothing() {
     let body = r#"{"error":{"message":"quota exceeded for project a"}}"#;
     let message =

@@ -102,7 +102,9 @@ open_enum! {
 pub struct GenerateContentResponse {
     #[serde(deserialize_with = "lenient::list")]
     candidates: Vec<Candidate>,
+    #[serde(deserialize_with = "lenient::object")]
     prompt_feedback: Option<PromptFeedback>,
+    #[serde(deserialize_with = "lenient::object")]
     usage_metadata: Option<Usage>,
     #[serde(deserialize_with = "lenient::text")]
     model_version: Option<String>,
@@ -518,6 +520,24 @@ mod tests {
         assert_eq!(response.usage().and_then(Usage::total), Some(7));
         assert_eq!(response.finish_reason(), None);
         assert_eq!(response.text().as_deref(), Ok("t"));
+    }
+
+    #[test]
+    fn an_answer_is_not_lost_for_what_stands_beside_it() {
+        for beside in [
+            "[]",
+            "7",
+            r#""STOP""#,
+            r#"["SAFETY"]"#,
+            r#"{"blockReason":"SAFETY","blockReason":"OTHER"}"#,
+            "1e999",
+            r#""\ud83d""#,
+        ] {
+            let json = format!(
+                r#"{{"modelVersion":{beside},"promptFeedback":{beside},"usageMetadata":{beside},"candidates":[{{"content":{{"parts":[{{"text":"t"}}]}}}}]}}"#
+            );
+            assert_eq!(response(&json).text().as_deref(), Ok("t"), "{beside}");
+        }
     }
 
     #[test]
