@@ -9,14 +9,20 @@ use std::{
 
 use tokio::runtime::{Builder, Runtime};
 
-use crate::{Contender, Failed};
+use crate::Contender;
 
 /// One call, polled until it is done, without a runtime.
 #[inline(never)]
-pub fn once<C: Contender>(contender: &mut C, request: u64) -> Result<u64, Failed> {
+pub fn once<C: Contender>(contender: &mut C, request: u64) -> Result<u64, C::Error> {
+    to_the_end(|| contender.call(request))
+}
+
+/// Makes a future and polls it until it is done.
+#[inline(always)]
+pub fn to_the_end<F: Future>(make: impl FnOnce() -> F) -> F::Output {
     // Nobody knows that waking does nothing.
     let mut cx = Context::from_waker(black_box(Waker::noop()));
-    let mut call = pin!(contender.call(request));
+    let mut call = pin!(make());
     let mut call = black_box(call.as_mut());
     loop {
         if let Poll::Ready(outcome) = call.as_mut().poll(&mut cx) {
