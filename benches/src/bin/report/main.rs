@@ -295,7 +295,7 @@ fn loopback(callgrind: &Callgrind) {
     const ALL: [&str; 8] = loopback::CONTENDERS;
     let (_serving, server) = Serving::start(callgrind);
     eprintln!("callgrind: loopback");
-    let costs = ALL.map(|name| callgrind.cost(&format!("loopback@{server}"), name, 500).instructions);
+    let costs = ALL.map(|name| callgrind.cost(&format!("loopback@{server}"), name, 200).instructions);
     // Each over its own bare.
     let bare = array::from_fn::<_, 8, _>(|i| if ALL[i].starts_with("gemini") { costs[6] } else { costs[0] });
     let is_bare = |i: usize| ALL[i].ends_with("bare");
