@@ -8,24 +8,33 @@ use std::{
 };
 
 use backon::{BackoffBuilder, ExponentialBuilder, Retryable};
+use tokio::time::Instant;
 use tower::retry::{
     Policy as TowerPolicy, Retry as TowerRetry,
     backoff::{Backoff, ExponentialBackoff, ExponentialBackoffMaker, MakeBackoff},
-    budget::{Budget, TpsBudget},
+    budget::{Budget as _, TpsBudget},
 };
 use tower_layer::Layer;
 use tower_resilience_retry::{ExponentialRandomBackoff, RetryLayer as ResilienceLayer};
 use tower_service::Service;
-use tower_tenacity::{Attempt, Decision, Keep, Policy, Retry, RetryPolicy, wait};
+use tower_tenacity::{
+    Attempt, Decision, Keep, Policy, Retry, RetryLayer, RetryPolicy,
+    circuit_breaker::{self, BreakerPolicy, CircuitBreakerLayer},
+    classify,
+    cooldown::CooldownLayer,
+    policy::budget::{Budget, KeyedBudget},
+    wait,
+};
 
-use crate::{Failed, Inner};
+use crate::{Answer, Failed, Inner};
 
 /// In the order of the report. `ours-static` is ours with its policy behind a reference; `tower-min` has attempts only: no delay, no budget.
 pub const CONTENDERS: [&str; 7] = ["bare", "ours", "ours-static", "tower-min", "tower-tps", "resilience", "backon"];
 
 /// Makes a service ready and calls it.
 pub trait Contender: Send + 'static {
-    type Future: Future<Output = Result<u64, Failed>> + Send;
+    type Error: Send + 'static;
+    type Future: Future<Output = Result<u64, Self::Error>> + Send;
 
     fn call(&mut self, request: u64) -> Self::Future;
     fn again(&self) -> Self;
@@ -54,7 +63,7 @@ pub fn visit<V: Visit>(name: &str, inner: Inner, base: Duration, visitor: V) -> 
             let policy = Box::leak(Box::new(RetryPolicy::new().wait(wait::floored_jitter().transient(base))));
             visitor.visit(Stacked(Retry::new(Static(&*policy), inner)))
         }
-        "tower-min" => visitor.visit(Stacked(TowerRetry::new(Attempts { left: 2 }, inner))),
+        "tower-min" => visitor.visit(Stacked(TowerRetry::new(Attempts::new(), inner))),
         "tower-tps" => visitor.visit(Stacked(TowerRetry::new(Tps::new(base), inner))),
         "resilience" => {
             let backoff = ExponentialRandomBackoff::new(base.mul_f64(1.5), 1.0 / 3.0).expect("a valid factor");
@@ -65,7 +74,7 @@ pub fn visit<V: Visit>(name: &str, inner: Inner, base: Duration, visitor: V) -> 
             let builder = ExponentialBuilder::default().with_min_delay(base).with_max_times(2).with_jitter();
             visitor.visit(ByFunction { inner, builder, call: backon_call })
         }
-        _ => panic!("no contender is called {name}"),
+        _ => protected(name, inner, base, visitor),
     }
 }
 
@@ -73,8 +82,9 @@ struct Stacked<S>(S);
 
 impl<S> Contender for Stacked<S>
 where
-    S: Service<u64, Response = u64, Error = Failed, Future: Send> + Clone + Send + 'static,
+    S: Service<u64, Response = u64, Error: Send + 'static, Future: Send> + Clone + Send + 'static,
 {
+    type Error = S::Error;
     type Future = S::Future;
 
     #[inline]
@@ -104,6 +114,7 @@ where
     F: Fn(B, Inner, u64) -> Fut + Clone + Send + 'static,
     Fut: Future<Output = Result<u64, Failed>> + Send,
 {
+    type Error = Failed;
     type Future = Fut;
 
     #[inline]
@@ -184,15 +195,24 @@ where
     }
 }
 
+/// tower's retry with attempts only.
 #[derive(Clone)]
-struct Attempts {
+pub struct Attempts {
     left: u32,
 }
 
-impl TowerPolicy<u64, u64, Failed> for Attempts {
+impl Attempts {
+    /// Three of them.
+    #[allow(clippy::new_without_default)]
+    pub fn new() -> Self {
+        Self { left: 2 }
+    }
+}
+
+impl<Req: Clone, Res, E> TowerPolicy<Req, Res, E> for Attempts {
     type Future = Ready<()>;
 
-    fn retry(&mut self, _: &mut u64, result: &mut Result<u64, Failed>) -> Option<Ready<()>> {
+    fn retry(&mut self, _: &mut Req, result: &mut Result<Res, E>) -> Option<Ready<()>> {
         if result.is_ok() || self.left == 0 {
             return None;
         }
@@ -200,32 +220,35 @@ impl TowerPolicy<u64, u64, Failed> for Attempts {
         Some(ready(()))
     }
 
-    fn clone_request(&mut self, request: &u64) -> Option<u64> {
-        Some(*request)
+    fn clone_request(&mut self, request: &Req) -> Option<Req> {
+        Some(request.clone())
     }
 }
 
+/// tower's retry with its backoff and its budget.
 #[derive(Clone)]
-struct Tps {
+pub struct Tps {
     left: u32,
     backoff: ExponentialBackoff,
     budget: Arc<TpsBudget>,
 }
 
 impl Tps {
-    fn new(base: Duration) -> Self {
-        let backoff = ExponentialBackoffMaker::new(base, Duration::from_secs(20), 1.0, Default::default());
+    /// Waits between `base` and twice as much.
+    pub fn new(base: Duration) -> Self {
+        let most = base.max(Duration::from_secs(20)) * 2;
+        let backoff = ExponentialBackoffMaker::new(base, most, 1.0, Default::default());
         let backoff = backoff.expect("valid bounds").make_backoff();
         // So large that it never refuses: what is compared is its price, not its effect.
-        let budget = Arc::new(TpsBudget::new(Duration::from_secs(10), 10, 1000.0));
+        let budget = Arc::new(TpsBudget::new(Duration::from_secs(10), 100_000, 1000.0));
         Self { left: 2, backoff, budget }
     }
 }
 
-impl TowerPolicy<u64, u64, Failed> for Tps {
+impl<Req: Clone, Res, E> TowerPolicy<Req, Res, E> for Tps {
     type Future = <ExponentialBackoff as Backoff>::Future;
 
-    fn retry(&mut self, _: &mut u64, result: &mut Result<u64, Failed>) -> Option<Self::Future> {
+    fn retry(&mut self, _: &mut Req, result: &mut Result<Res, E>) -> Option<Self::Future> {
         if result.is_ok() {
             self.budget.deposit();
             return None;
@@ -237,7 +260,70 @@ impl TowerPolicy<u64, u64, Failed> for Tps {
         Some(self.backoff.next_backoff())
     }
 
-    fn clone_request(&mut self, request: &u64) -> Option<u64> {
-        Some(*request)
+    fn clone_request(&mut self, request: &Req) -> Option<Req> {
+        Some(request.clone())
+    }
+}
+
+/// Retries with what protects the service from them, all closed and quiet, and each part alone.
+pub const PROTECTED: [&str; 12] = [
+    "bare",
+    "ours",
+    "ours+budget",
+    "cooldown",
+    "breaker",
+    "stack",
+    "budget/key",
+    "cooldown/key",
+    "breaker/key",
+    "stack/key",
+    "tower-tps",
+    "resilience",
+];
+
+// Eight keys, as of models or hosts.
+fn key(request: &u64) -> u64 {
+    request % 8
+}
+
+fn protected<V: Visit>(name: &str, inner: Inner, base: Duration, visitor: V) -> V::Output {
+    let policy = RetryPolicy::new().wait(wait::floored_jitter().transient(base));
+    let cooldown = CooldownLayer::new(classify::errors());
+    let breaker = CircuitBreakerLayer::new(BreakerPolicy::new());
+    let retry = RetryLayer::new(
+        policy.clone().budget(Budget::standard()).classify(circuit_breaker::classify().or(classify::errors())),
+    );
+    match name {
+        "ours+budget" => visitor.visit(Stacked(Retry::new(policy.budget(Budget::standard()), inner))),
+        "cooldown" => visitor.visit(Stacked(cooldown.layer(inner))),
+        "breaker" => visitor.visit(Stacked(breaker.layer(inner))),
+        "stack" => visitor.visit(Stacked(retry.layer(cooldown.layer(breaker.layer(inner))))),
+        "budget/key" => visitor.visit(Stacked(Funded { budgets: Budget::standard().per(key), inner })),
+        "cooldown/key" => visitor.visit(Stacked(cooldown.per(key).layer(inner))),
+        "breaker/key" => visitor.visit(Stacked(breaker.per(key).layer(inner))),
+        "stack/key" => visitor.visit(Stacked(retry.layer(cooldown.per(key).layer(breaker.per(key).layer(inner))))),
+        _ => panic!("no contender is called {name}"),
+    }
+}
+
+// Finds the budget of a request's key and pays into it.
+#[derive(Clone)]
+struct Funded<F> {
+    budgets: KeyedBudget<F, u64>,
+    inner: Inner,
+}
+
+impl<F: Fn(&u64) -> u64> Service<u64> for Funded<F> {
+    type Response = u64;
+    type Error = Failed;
+    type Future = Answer;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Failed>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: u64) -> Answer {
+        self.budgets.of(&request, Instant::now).deposit(Instant::now);
+        self.inner.call(request)
     }
 }
