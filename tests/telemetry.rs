@@ -13,12 +13,14 @@ use std::{
 };
 
 use metrics::{Counter, Gauge, Histogram, HistogramFn, Key, KeyName, Metadata, Recorder, SharedString, Unit};
-use tower::{ServiceExt, service_fn};
+use tower::{BoxError, Service, ServiceBuilder, ServiceExt, service_fn};
 use tower_tenacity::{
     CallOptions, Retry, RetryLayer, RetryPolicy, StopReason,
+    circuit_breaker::{self, BreakerPolicy, CircuitBreakerLayer},
     classify::{self, Class},
+    cooldown::{self, CooldownLayer},
     policy::budget::Budget,
-    telemetry::{Metrics, SpanLayer},
+    telemetry::{BreakerMetrics, CooldownMetrics, Metrics, SpanLayer},
     wait,
 };
 use tracing::{
@@ -55,6 +57,16 @@ impl Counted {
         let numbers = self.numbers.lock().unwrap();
         let seen = numbers.iter().map(|(name, number)| (name.replace("tower_tenacity_", ""), number.load(SeqCst)));
         seen.filter(|(_, number)| *number > 0).collect()
+    }
+
+    /// The gauge of this name and label.
+    fn gauge(&self, name: &str) -> f64 {
+        let number = self.numbers.lock().unwrap()[&format!("tower_tenacity_{name}")].load(SeqCst);
+        f64::from_bits(number)
+    }
+
+    fn names(&self) -> Vec<String> {
+        self.numbers.lock().unwrap().keys().cloned().collect()
     }
 
     fn sum(&self, series: &str) -> u64 {
@@ -260,4 +272,219 @@ async fn events_have_fixed_names_and_fields_and_stand_in_the_span_of_their_call(
         ]
     );
     assert_eq!(StopReason::ServerDelay { asked: Duration::ZERO }.name(), "server_delay");
+}
+
+/// A service that answers as it is told.
+fn answering() -> impl Service<&'static str, Response = (), Error = BoxError, Future: Send> + Clone {
+    service_fn(|answer: &'static str| async move {
+        tokio::task::yield_now().await;
+        match answer {
+            "fine" => Ok(()),
+            answer => Err(BoxError::from(answer)),
+        }
+    })
+}
+
+fn meaning(outcome: &Result<(), BoxError>) -> Class {
+    let Err(error) = outcome else { return Class::Success };
+    match &*error.to_string() {
+        "429" => Class::throttled(None),
+        "429 for 10 s" => Class::throttled(Some(Duration::from_secs(10))),
+        "429 for 20 s" => Class::throttled(Some(Duration::from_secs(20))),
+        _ => Class::transient(),
+    }
+}
+
+fn used_up(outcome: &Result<(), BoxError>) -> Option<Duration> {
+    matches!(outcome, Err(error) if error.to_string() == "out").then_some(Duration::from_secs(900))
+}
+
+async fn call<S>(service: &mut S, answer: &'static str) -> Result<(), BoxError>
+where
+    S: Service<&'static str, Response = (), Error = BoxError>,
+{
+    service.ready().await?.call(answer).await
+}
+
+#[tokio::test(start_paused = true)]
+async fn breakers_and_cooldowns_tell_what_they_do_and_no_key() {
+    let lines = Lines::default();
+    let _guard = tracing::subscriber::set_default(lines.clone());
+    let take = || std::mem::take(&mut *lines.0.lock().unwrap());
+
+    let policy = BreakerPolicy::new().consecutive_failures(1).and_then(|policy| policy.probes(1)).unwrap();
+    let layer = CircuitBreakerLayer::new(policy.seed(1)).per(|_: &&'static str| "secret");
+    let mut breaker = ServiceBuilder::new().layer(layer.clone()).service(answering());
+    call(&mut breaker, "down").await.unwrap_err();
+    call(&mut breaker, "fine").await.unwrap_err();
+    let left = layer.handle("secret").status().until_probe().unwrap().as_millis();
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    call(&mut breaker, "fine").await.unwrap();
+    layer.handle("secret").force_open();
+    call(&mut breaker, "fine").await.unwrap_err();
+    assert_eq!(
+        take(),
+        [
+            "warn breaker from=\"closed\" to=\"open\" in []",
+            &format!("debug breaker_refused state=\"open\" delay_ms={left} in []"),
+            "warn breaker from=\"open\" to=\"half-open\" in []",
+            "warn breaker from=\"half-open\" to=\"closed\" in []",
+            "warn breaker from=\"closed\" to=\"forced open\" in []",
+            "debug breaker_refused state=\"forced open\" in []",
+        ]
+    );
+
+    let layer = CooldownLayer::new(classify::by(meaning)).exhausted_if(used_up).per(|_: &&'static str| "secret");
+    let mut cooldown = ServiceBuilder::new().layer(layer.max_wait(Duration::from_secs(30))).service(answering());
+    // Under way together: the later moment counts.
+    let both = ["429 for 10 s", "429 for 20 s"].map(|answer| cooldown.call(answer));
+    for throttled in both {
+        throttled.await.unwrap_err();
+    }
+    call(&mut cooldown, "fine").await.unwrap();
+    call(&mut cooldown, "out").await.unwrap_err();
+    call(&mut cooldown, "fine").await.unwrap_err();
+    assert_eq!(
+        take(),
+        [
+            "warn cooldown delay_ms=10000 exhausted=false in []",
+            "debug cooldown delay_ms=20000 exhausted=false in []",
+            "debug cooldown_wait delay_ms=20000 in []",
+            "warn cooldown delay_ms=900000 exhausted=true in []",
+            "debug cooldown_refused delay_ms=900000 exhausted=true in []",
+        ]
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_state_of_a_breaker_is_shown_and_its_refusals_are_counted() {
+    let counted = Counted::default();
+    let _recorder = metrics::set_default_local_recorder(&counted);
+    let state = || counted.gauge("breaker_state{breaker=test}");
+    let policy = BreakerPolicy::new().consecutive_failures(1).and_then(|policy| policy.probes(2)).unwrap();
+    let metrics = BreakerMetrics::new("test");
+    assert_eq!(
+        counted.names(),
+        ["breaker_refused_total", "breaker_state"].map(|name| format!("tower_tenacity_{name}{{breaker=test}}"))
+    );
+    let layer = CircuitBreakerLayer::new(policy).observe(metrics.clone());
+    let mut service = ServiceBuilder::new().layer(layer.clone()).service(answering());
+    assert_eq!(state(), 0.0);
+    call(&mut service, "down").await.unwrap_err();
+    assert_eq!(state(), 1.0);
+    for _ in 0..3 {
+        call(&mut service, "fine").await.unwrap_err();
+    }
+    assert_eq!(counted.sum("breaker_refused_total{breaker=test}"), 3);
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    call(&mut service, "fine").await.unwrap();
+    assert_eq!(state(), 0.5);
+    call(&mut service, "fine").await.unwrap();
+    assert_eq!(state(), 0.0);
+    layer.handle().force_open();
+    assert_eq!(state(), 1.0);
+    layer.handle().disable();
+    assert_eq!(state(), 0.0);
+
+    // Many circuits under one name: the worst of them, and none that is gone.
+    let keyed = CircuitBreakerLayer::new(policy).observe(metrics).per(|answer: &&'static str| *answer);
+    let mut service = ServiceBuilder::new().layer(keyed.clone()).service(answering());
+    call(&mut service, "down").await.unwrap_err();
+    call(&mut service, "broken").await.unwrap_err();
+    call(&mut service, "fine").await.unwrap();
+    assert_eq!(state(), 1.0);
+    keyed.handle("down").reset();
+    assert_eq!(state(), 1.0);
+    drop((service, keyed));
+    assert_eq!(state(), 0.0);
+    assert_eq!(counted.names().len(), 2, "no series for a key");
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_attempt_of_a_stack_is_sent_or_refused_once() {
+    let counted = Counted::default();
+    let _recorder = metrics::set_default_local_recorder(&counted);
+    let sent = Arc::new(AtomicU64::new(0));
+    let seen = sent.clone();
+    // Half of the calls fail, one in ten is throttled, and the last ones find the quota used up.
+    let server = service_fn(move |call: u64| {
+        seen.fetch_add(1, SeqCst);
+        async move {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+            match call % 10 {
+                0 => Err::<(), _>(BoxError::from("429 for 10 s")),
+                1..=4 => Err(BoxError::from("down")),
+                _ if call > 190 => Err(BoxError::from("out")),
+                _ => Ok(()),
+            }
+        }
+    });
+    let told = |outcome: &Result<(), BoxError>| outcome.as_ref().err().and_then(|error| cooldown::class_of(&**error));
+    let policy = RetryPolicy::new()
+        .wait(wait::fixed(Duration::from_millis(100)))
+        .classify(circuit_breaker::classify().or(classify::by(told)).or(classify::by(meaning)))
+        .observe(Metrics::new("test"));
+    let stack = ServiceBuilder::new()
+        .layer(RetryLayer::new(policy))
+        .layer(
+            CooldownLayer::new(classify::by(meaning))
+                .exhausted_if(used_up)
+                .max_wait(Duration::from_secs(9))
+                .observe(CooldownMetrics::new("test")),
+        )
+        .layer(
+            CircuitBreakerLayer::new(BreakerPolicy::new().consecutive_failures(4).unwrap())
+                .classify(classify::by(meaning))
+                .observe(BreakerMetrics::new("test")),
+        )
+        .service(server);
+    let local = tokio::task::LocalSet::new();
+    let mut calls = tokio::task::JoinSet::new();
+    for number in 0..200 {
+        let stack = stack.clone();
+        calls.spawn_local_on(
+            async move {
+                tokio::time::sleep(Duration::from_millis(number * 300)).await;
+                stack.oneshot(number).await.is_ok()
+            },
+            &local,
+        );
+    }
+    let outcomes = local.run_until(calls.join_all()).await;
+    let fine = outcomes.into_iter().filter(|fine| *fine).count() as u64;
+
+    let sum = |series: &str| counted.sum(series);
+    assert_eq!(sum("calls_total"), 200);
+    assert_eq!(sum("calls_total{policy=test,outcome=success}"), fine);
+    assert_eq!(sum("attempts_total"), sum("calls_total") + sum("retries_total"));
+    let refused = sum("breaker_refused_total") + sum("cooldown_refused_total");
+    assert_eq!(sum("attempts_total"), sent.load(SeqCst) + refused);
+    // All of it happened.
+    for series in [
+        "breaker_refused_total",
+        "cooldown_refused_total",
+        "cooldown_waits_total",
+        "retries_total{policy=test,class=throttled}",
+    ] {
+        assert!(sum(series) > 0, "{series}: {:?}", counted.seen());
+    }
+    assert_eq!(sum("cooldown_exhausted_total"), 1);
+    // The delays of retries, and how long each call was held.
+    let held = counted.delays.0.lock().unwrap().len() as u64 - sum("retries_total");
+    assert_eq!(held, sum("cooldown_waits_total"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_is_held_ends_its_wait_however_it_ends() {
+    let counted = Counted::default();
+    let _recorder = metrics::set_default_local_recorder(&counted);
+    let layer = CooldownLayer::new(classify::by(meaning)).observe(CooldownMetrics::new("test"));
+    let mut service = ServiceBuilder::new().layer(layer.per(|_: &&'static str| 1)).service(answering());
+    call(&mut service, "429 for 10 s").await.unwrap_err();
+    let dropped = tokio::time::timeout(Duration::from_secs(4), call(&mut service, "fine")).await;
+    assert!(dropped.is_err());
+    call(&mut service, "fine").await.unwrap();
+    let held = counted.delays.0.lock().unwrap().clone();
+    assert_eq!(counted.sum("cooldown_waits_total{cooldown=test}"), 2);
+    assert!((3.9..4.1).contains(&held[0]) && (5.9..7.1).contains(&held[1]) && held.len() == 2, "{held:?}");
 }
