@@ -1,10 +1,11 @@
-//! What is reported: events by name and field, spans, and metrics whose sums agree (law 29).
+//! What is counted, and that the sums agree (law 29).
 #![cfg(feature = "metrics")]
+
+#[path = "common/telemetry.rs"]
+mod common;
 
 use std::{
     collections::BTreeMap,
-    fmt,
-    future::pending,
     sync::{
         Arc, Mutex,
         atomic::{AtomicU64, Ordering::SeqCst},
@@ -12,21 +13,17 @@ use std::{
     time::Duration,
 };
 
+use common::{answering, call, class, meaning, service, used_up};
 use metrics::{Counter, Gauge, Histogram, HistogramFn, Key, KeyName, Metadata, Recorder, SharedString, Unit};
-use tower::{BoxError, Service, ServiceBuilder, ServiceExt, service_fn};
+use tower::{BoxError, ServiceBuilder, ServiceExt, service_fn};
 use tower_tenacity::{
-    CallOptions, Retry, RetryLayer, RetryPolicy, StopReason,
+    CallOptions, Retry, RetryLayer, RetryPolicy,
     circuit_breaker::{self, BreakerPolicy, CircuitBreakerLayer},
-    classify::{self, Class},
+    classify,
     cooldown::{self, CooldownLayer},
     policy::budget::Budget,
-    telemetry::{BreakerMetrics, CooldownMetrics, Metrics, SpanLayer},
+    telemetry::{BreakerMetrics, CooldownMetrics, Metrics},
     wait,
-};
-use tracing::{
-    Event, Level, Subscriber,
-    field::{Field, Visit},
-    span,
 };
 
 /// Everything that was counted: `name{label=value,…}`.
@@ -89,35 +86,6 @@ impl Recorder for Counted {
 
     fn register_histogram(&self, _: &Key, _: &Metadata<'_>) -> Histogram {
         Histogram::from_arc(self.delays.clone())
-    }
-}
-
-/// The request says how it goes: what comes of each attempt, in letters.
-fn service() -> impl tower::Service<&'static str, Response = (), Error = char, Future: Send> + Clone {
-    let calls = Arc::new(Mutex::new(BTreeMap::<&str, usize>::new()));
-    service_fn(move |script: &'static str| {
-        let mut calls = calls.lock().unwrap();
-        let call = calls.entry(script).or_default();
-        let letter = script.chars().nth(*call).expect("an attempt that was not expected");
-        *call += 1;
-        async move {
-            match letter {
-                '.' => Ok(()),
-                'w' => pending().await,
-                letter => Err(letter),
-            }
-        }
-    })
-}
-
-fn class(outcome: &Result<(), char>) -> Class {
-    match outcome {
-        Ok(()) => Class::Success,
-        Err('t') => Class::throttled(Some(Duration::from_secs(2))),
-        Err('l') => Class::throttled(Some(Duration::from_secs(2000))),
-        Err('u') => Class::unsent(),
-        Err('p') => Class::Permanent,
-        Err(_) => Class::transient(),
     }
 }
 
@@ -186,176 +154,6 @@ async fn the_budget_is_shown_when_it_is_used() {
     assert_eq!(counted.sum("budget_balance"), 0, "what it shows is bits of a float, and zero is zero");
 }
 
-/// Events and spans as lines.
-#[derive(Clone, Default)]
-struct Lines(Arc<Mutex<Vec<String>>>, Arc<Mutex<Vec<u64>>>);
-
-struct Fields<'a>(&'a mut String);
-
-impl Visit for Fields<'_> {
-    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        if field.name() != "message" {
-            *self.0 += &format!(" {}={value:?}", field.name());
-        }
-    }
-}
-
-impl Subscriber for Lines {
-    fn enabled(&self, metadata: &tracing::Metadata<'_>) -> bool {
-        metadata.target() == "tower_tenacity"
-    }
-
-    fn new_span(&self, attributes: &span::Attributes<'_>) -> span::Id {
-        let mut line = format!("span {}", attributes.metadata().name());
-        attributes.record(&mut Fields(&mut line));
-        let mut lines = self.0.lock().unwrap();
-        lines.push(line);
-        span::Id::from_u64(lines.len() as u64)
-    }
-
-    fn record(&self, _: &span::Id, _: &span::Record<'_>) {}
-    fn record_follows_from(&self, _: &span::Id, _: &span::Id) {}
-
-    fn event(&self, event: &Event<'_>) {
-        let level = *event.metadata().level();
-        let level = if level == Level::WARN { "warn" } else { "debug" };
-        let mut line = format!("{level} {}", event.metadata().name());
-        event.record(&mut Fields(&mut line));
-        line += &format!(" in {:?}", self.1.lock().unwrap());
-        self.0.lock().unwrap().push(line);
-    }
-
-    fn enter(&self, span: &span::Id) {
-        self.1.lock().unwrap().push(span.into_u64());
-    }
-
-    fn exit(&self, _: &span::Id) {
-        self.1.lock().unwrap().pop();
-    }
-}
-
-#[tokio::test(start_paused = true)]
-async fn events_have_fixed_names_and_fields_and_stand_in_the_span_of_their_call() {
-    let lines = Lines::default();
-    let _guard = tracing::subscriber::set_default(lines.clone());
-    let policy = RetryPolicy::new().wait(wait::fixed(Duration::from_secs(1))).classify(classify::by(class));
-    let stack = tower::ServiceBuilder::new()
-        .layer(SpanLayer::call("test"))
-        .layer(RetryLayer::new(policy))
-        .layer(SpanLayer::attempt("test"))
-        .service(service());
-    stack.clone().oneshot("xt.").await.unwrap();
-    let seen = std::mem::take(&mut *lines.0.lock().unwrap());
-    // The server's delay is spread out a little.
-    let delay = seen[4].split("delay_ms=").nth(1).unwrap().split(' ').next().unwrap();
-    assert!((2000..=2200).contains(&delay.parse().unwrap()), "{seen:?}");
-    assert_eq!(
-        seen,
-        [
-            "span call name=\"test\"",
-            "span attempt name=\"test\"",
-            "debug retry attempt=1 class=\"transient\" delay_ms=1000 in [1]",
-            "span attempt name=\"test\"",
-            &format!("debug retry attempt=2 class=\"throttled\" delay_ms={delay} server_delay_ms=2000 in [1]"),
-            "span attempt name=\"test\"",
-        ]
-    );
-    stack.clone().oneshot("xxx").await.unwrap_err();
-    stack.oneshot("p").await.unwrap_err();
-    let seen = std::mem::take(&mut *lines.0.lock().unwrap());
-    let ends: Vec<_> = seen.iter().filter(|line| line.contains("gave_up")).collect();
-    assert_eq!(
-        ends,
-        [
-            "warn gave_up attempt=3 reason=\"exhausted\" waited_ms=2000 in [1]",
-            "debug gave_up attempt=1 reason=\"permanent\" waited_ms=0 in [8]",
-        ]
-    );
-    assert_eq!(StopReason::ServerDelay { asked: Duration::ZERO }.name(), "server_delay");
-}
-
-/// A service that answers as it is told.
-fn answering() -> impl Service<&'static str, Response = (), Error = BoxError, Future: Send> + Clone {
-    service_fn(|answer: &'static str| async move {
-        tokio::task::yield_now().await;
-        match answer {
-            "fine" => Ok(()),
-            answer => Err(BoxError::from(answer)),
-        }
-    })
-}
-
-fn meaning(outcome: &Result<(), BoxError>) -> Class {
-    let Err(error) = outcome else { return Class::Success };
-    match &*error.to_string() {
-        "429" => Class::throttled(None),
-        "429 for 10 s" => Class::throttled(Some(Duration::from_secs(10))),
-        "429 for 20 s" => Class::throttled(Some(Duration::from_secs(20))),
-        _ => Class::transient(),
-    }
-}
-
-fn used_up(outcome: &Result<(), BoxError>) -> Option<Duration> {
-    matches!(outcome, Err(error) if error.to_string() == "out").then_some(Duration::from_secs(900))
-}
-
-async fn call<S>(service: &mut S, answer: &'static str) -> Result<(), BoxError>
-where
-    S: Service<&'static str, Response = (), Error = BoxError>,
-{
-    service.ready().await?.call(answer).await
-}
-
-#[tokio::test(start_paused = true)]
-async fn breakers_and_cooldowns_tell_what_they_do_and_no_key() {
-    let lines = Lines::default();
-    let _guard = tracing::subscriber::set_default(lines.clone());
-    let take = || std::mem::take(&mut *lines.0.lock().unwrap());
-
-    let policy = BreakerPolicy::new().consecutive_failures(1).and_then(|policy| policy.probes(1)).unwrap();
-    let layer = CircuitBreakerLayer::new(policy.seed(1)).per(|_: &&'static str| "secret");
-    let mut breaker = ServiceBuilder::new().layer(layer.clone()).service(answering());
-    call(&mut breaker, "down").await.unwrap_err();
-    call(&mut breaker, "fine").await.unwrap_err();
-    let left = layer.handle("secret").status().until_probe().unwrap().as_millis();
-    tokio::time::sleep(Duration::from_secs(10)).await;
-    call(&mut breaker, "fine").await.unwrap();
-    layer.handle("secret").force_open();
-    call(&mut breaker, "fine").await.unwrap_err();
-    assert_eq!(
-        take(),
-        [
-            "warn breaker from=\"closed\" to=\"open\" in []",
-            &format!("debug breaker_refused state=\"open\" delay_ms={left} in []"),
-            "warn breaker from=\"open\" to=\"half-open\" in []",
-            "warn breaker from=\"half-open\" to=\"closed\" in []",
-            "warn breaker from=\"closed\" to=\"forced open\" in []",
-            "debug breaker_refused state=\"forced open\" in []",
-        ]
-    );
-
-    let layer = CooldownLayer::new(classify::by(meaning)).exhausted_if(used_up).per(|_: &&'static str| "secret");
-    let mut cooldown = ServiceBuilder::new().layer(layer.max_wait(Duration::from_secs(30))).service(answering());
-    // Under way together: the later moment counts.
-    let both = ["429 for 10 s", "429 for 20 s"].map(|answer| cooldown.call(answer));
-    for throttled in both {
-        throttled.await.unwrap_err();
-    }
-    call(&mut cooldown, "fine").await.unwrap();
-    call(&mut cooldown, "out").await.unwrap_err();
-    call(&mut cooldown, "fine").await.unwrap_err();
-    assert_eq!(
-        take(),
-        [
-            "warn cooldown delay_ms=10000 exhausted=false in []",
-            "debug cooldown delay_ms=20000 exhausted=false in []",
-            "debug cooldown_wait delay_ms=20000 in []",
-            "warn cooldown delay_ms=900000 exhausted=true in []",
-            "debug cooldown_refused delay_ms=900000 exhausted=true in []",
-        ]
-    );
-}
-
 #[tokio::test(start_paused = true)]
 async fn the_state_of_a_breaker_is_shown_and_its_refusals_are_counted() {
     let counted = Counted::default();
@@ -404,17 +202,18 @@ async fn the_state_of_a_breaker_is_shown_and_its_refusals_are_counted() {
 async fn every_attempt_of_a_stack_is_sent_or_refused_once() {
     let counted = Counted::default();
     let _recorder = metrics::set_default_local_recorder(&counted);
+    const LAST: u64 = 200;
     let sent = Arc::new(AtomicU64::new(0));
     let seen = sent.clone();
-    // Half of the calls fail, one in ten is throttled, and the last ones find the quota used up.
+    // Of ten calls four fail and one is throttled; a last one finds the quota used up.
     let server = service_fn(move |call: u64| {
         seen.fetch_add(1, SeqCst);
         async move {
             tokio::time::sleep(Duration::from_millis(5)).await;
             match call % 10 {
+                _ if call == LAST => Err(BoxError::from("out")),
                 0 => Err::<(), _>(BoxError::from("429 for 10 s")),
                 1..=4 => Err(BoxError::from("down")),
-                _ if call > 190 => Err(BoxError::from("out")),
                 _ => Ok(()),
             }
         }
@@ -424,6 +223,10 @@ async fn every_attempt_of_a_stack_is_sent_or_refused_once() {
         .wait(wait::fixed(Duration::from_millis(100)))
         .classify(circuit_breaker::classify().or(classify::by(told)).or(classify::by(meaning)))
         .observe(Metrics::new("test"));
+    let breaker = CircuitBreakerLayer::new(BreakerPolicy::new().consecutive_failures(4).unwrap())
+        .classify(classify::by(meaning))
+        .observe(BreakerMetrics::new("test"));
+    let circuit = breaker.handle();
     let stack = ServiceBuilder::new()
         .layer(RetryLayer::new(policy))
         .layer(
@@ -432,15 +235,11 @@ async fn every_attempt_of_a_stack_is_sent_or_refused_once() {
                 .max_wait(Duration::from_secs(9))
                 .observe(CooldownMetrics::new("test")),
         )
-        .layer(
-            CircuitBreakerLayer::new(BreakerPolicy::new().consecutive_failures(4).unwrap())
-                .classify(classify::by(meaning))
-                .observe(BreakerMetrics::new("test")),
-        )
+        .layer(breaker)
         .service(server);
     let local = tokio::task::LocalSet::new();
     let mut calls = tokio::task::JoinSet::new();
-    for number in 0..200 {
+    for number in 0..LAST {
         let stack = stack.clone();
         calls.spawn_local_on(
             async move {
@@ -452,9 +251,14 @@ async fn every_attempt_of_a_stack_is_sent_or_refused_once() {
     }
     let outcomes = local.run_until(calls.join_all()).await;
     let fine = outcomes.into_iter().filter(|fine| *fine).count() as u64;
+    tokio::time::sleep(Duration::from_secs(100)).await;
+    circuit.force_open();
+    stack.clone().oneshot(LAST).await.unwrap_err();
+    circuit.reset();
+    stack.oneshot(LAST).await.unwrap_err();
 
     let sum = |series: &str| counted.sum(series);
-    assert_eq!(sum("calls_total"), 200);
+    assert_eq!(sum("calls_total"), LAST + 2);
     assert_eq!(sum("calls_total{policy=test,outcome=success}"), fine);
     assert_eq!(sum("attempts_total"), sum("calls_total") + sum("retries_total"));
     let refused = sum("breaker_refused_total") + sum("cooldown_refused_total");
