@@ -87,10 +87,17 @@ impl<K: Eq + Hash, V> Keyed<K, V> {
         }
         let full = entries.by_key.len() >= shard.bound;
         let value = Arc::new(make());
-        if !full || entries.evict(|entry| Arc::strong_count(&entry.value) == 1 && idle(&entry.value)) {
+        let evicted = match full {
+            true => entries.evict(|entry| Arc::strong_count(&entry.value) == 1 && idle(&entry.value)),
+            false => None,
+        };
+        if !full || evicted.is_some() {
             let asked = entries.lookups;
             entries.by_key.insert(key, Entry { value: value.clone(), asked });
         }
+        drop(entries);
+        // Whoever hears of its end may come back here.
+        drop(evicted);
         value
     }
 
@@ -133,14 +140,13 @@ impl<K: Eq + Hash, V> Entries<K, V> {
         Some(entry.value.clone())
     }
 
-    // Lets go the least recently asked for of the entries that may go; whether there was one.
-    fn evict(&mut self, mut may_go: impl FnMut(&Entry<V>) -> bool) -> bool {
-        let oldest = self.by_key.values().filter(|entry| may_go(entry)).map(|entry| entry.asked).min();
-        if let Some(oldest) = oldest {
-            // No two look-ups have the same number.
-            self.by_key.retain(|_, entry| entry.asked != oldest);
-        }
-        oldest.is_some()
+    // Takes out the least recently asked for of the entries that may go, if there is one.
+    fn evict(&mut self, mut may_go: impl FnMut(&Entry<V>) -> bool) -> Option<Arc<V>> {
+        let oldest = self.by_key.values().filter(|entry| may_go(entry)).min_by_key(|entry| entry.asked)?;
+        let (value, asked) = (oldest.value.clone(), oldest.asked);
+        // No two look-ups have the same number.
+        self.by_key.retain(|_, entry| entry.asked != asked);
+        Some(value)
     }
 }
 

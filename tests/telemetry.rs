@@ -1,10 +1,11 @@
-//! What is reported: events by name and field, spans, and metrics whose sums agree (law 29).
+//! What is counted, and that the sums agree (law 29).
 #![cfg(feature = "metrics")]
+
+#[path = "common/telemetry.rs"]
+mod common;
 
 use std::{
     collections::BTreeMap,
-    fmt,
-    future::pending,
     sync::{
         Arc, Mutex,
         atomic::{AtomicU64, Ordering::SeqCst},
@@ -12,19 +13,17 @@ use std::{
     time::Duration,
 };
 
+use common::{answering, call, class, meaning, service, used_up};
 use metrics::{Counter, Gauge, Histogram, HistogramFn, Key, KeyName, Metadata, Recorder, SharedString, Unit};
-use tower::{ServiceExt, service_fn};
+use tower::{BoxError, ServiceBuilder, ServiceExt, service_fn};
 use tower_tenacity::{
-    CallOptions, Retry, RetryLayer, RetryPolicy, StopReason,
-    classify::{self, Class},
+    CallOptions, Retry, RetryLayer, RetryPolicy,
+    circuit_breaker::{self, BreakerPolicy, CircuitBreakerLayer},
+    classify,
+    cooldown::{self, CooldownLayer},
     policy::budget::Budget,
-    telemetry::{Metrics, SpanLayer},
+    telemetry::{BreakerMetrics, CooldownMetrics, Metrics},
     wait,
-};
-use tracing::{
-    Event, Level, Subscriber,
-    field::{Field, Visit},
-    span,
 };
 
 /// Everything that was counted: `name{label=value,…}`.
@@ -57,6 +56,16 @@ impl Counted {
         seen.filter(|(_, number)| *number > 0).collect()
     }
 
+    /// The gauge of this name and label.
+    fn gauge(&self, name: &str) -> f64 {
+        let number = self.numbers.lock().unwrap()[&format!("tower_tenacity_{name}")].load(SeqCst);
+        f64::from_bits(number)
+    }
+
+    fn names(&self) -> Vec<String> {
+        self.numbers.lock().unwrap().keys().cloned().collect()
+    }
+
     fn sum(&self, series: &str) -> u64 {
         self.seen().iter().filter(|(name, _)| name.starts_with(series)).map(|(_, number)| number).sum()
     }
@@ -77,35 +86,6 @@ impl Recorder for Counted {
 
     fn register_histogram(&self, _: &Key, _: &Metadata<'_>) -> Histogram {
         Histogram::from_arc(self.delays.clone())
-    }
-}
-
-/// The request says how it goes: what comes of each attempt, in letters.
-fn service() -> impl tower::Service<&'static str, Response = (), Error = char, Future: Send> + Clone {
-    let calls = Arc::new(Mutex::new(BTreeMap::<&str, usize>::new()));
-    service_fn(move |script: &'static str| {
-        let mut calls = calls.lock().unwrap();
-        let call = calls.entry(script).or_default();
-        let letter = script.chars().nth(*call).expect("an attempt that was not expected");
-        *call += 1;
-        async move {
-            match letter {
-                '.' => Ok(()),
-                'w' => pending().await,
-                letter => Err(letter),
-            }
-        }
-    })
-}
-
-fn class(outcome: &Result<(), char>) -> Class {
-    match outcome {
-        Ok(()) => Class::Success,
-        Err('t') => Class::throttled(Some(Duration::from_secs(2))),
-        Err('l') => Class::throttled(Some(Duration::from_secs(2000))),
-        Err('u') => Class::unsent(),
-        Err('p') => Class::Permanent,
-        Err(_) => Class::transient(),
     }
 }
 
@@ -174,90 +154,141 @@ async fn the_budget_is_shown_when_it_is_used() {
     assert_eq!(counted.sum("budget_balance"), 0, "what it shows is bits of a float, and zero is zero");
 }
 
-/// Events and spans as lines.
-#[derive(Clone, Default)]
-struct Lines(Arc<Mutex<Vec<String>>>, Arc<Mutex<Vec<u64>>>);
-
-struct Fields<'a>(&'a mut String);
-
-impl Visit for Fields<'_> {
-    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        if field.name() != "message" {
-            *self.0 += &format!(" {}={value:?}", field.name());
-        }
+#[tokio::test(start_paused = true)]
+async fn the_state_of_a_breaker_is_shown_and_its_refusals_are_counted() {
+    let counted = Counted::default();
+    let _recorder = metrics::set_default_local_recorder(&counted);
+    let state = || counted.gauge("breaker_state{breaker=test}");
+    let policy = BreakerPolicy::new().consecutive_failures(1).and_then(|policy| policy.probes(2)).unwrap();
+    let metrics = BreakerMetrics::new("test");
+    assert_eq!(
+        counted.names(),
+        ["breaker_refused_total", "breaker_state"].map(|name| format!("tower_tenacity_{name}{{breaker=test}}"))
+    );
+    let layer = CircuitBreakerLayer::new(policy).observe(metrics.clone());
+    let mut service = ServiceBuilder::new().layer(layer.clone()).service(answering());
+    assert_eq!(state(), 0.0);
+    call(&mut service, "down").await.unwrap_err();
+    assert_eq!(state(), 1.0);
+    for _ in 0..3 {
+        call(&mut service, "fine").await.unwrap_err();
     }
-}
+    assert_eq!(counted.sum("breaker_refused_total{breaker=test}"), 3);
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    call(&mut service, "fine").await.unwrap();
+    assert_eq!(state(), 0.5);
+    call(&mut service, "fine").await.unwrap();
+    assert_eq!(state(), 0.0);
+    layer.handle().force_open();
+    assert_eq!(state(), 1.0);
+    layer.handle().disable();
+    assert_eq!(state(), 0.0);
 
-impl Subscriber for Lines {
-    fn enabled(&self, metadata: &tracing::Metadata<'_>) -> bool {
-        metadata.target() == "tower_tenacity"
-    }
-
-    fn new_span(&self, attributes: &span::Attributes<'_>) -> span::Id {
-        let mut line = format!("span {}", attributes.metadata().name());
-        attributes.record(&mut Fields(&mut line));
-        let mut lines = self.0.lock().unwrap();
-        lines.push(line);
-        span::Id::from_u64(lines.len() as u64)
-    }
-
-    fn record(&self, _: &span::Id, _: &span::Record<'_>) {}
-    fn record_follows_from(&self, _: &span::Id, _: &span::Id) {}
-
-    fn event(&self, event: &Event<'_>) {
-        let level = *event.metadata().level();
-        let level = if level == Level::WARN { "warn" } else { "debug" };
-        let mut line = format!("{level} {}", event.metadata().name());
-        event.record(&mut Fields(&mut line));
-        line += &format!(" in {:?}", self.1.lock().unwrap());
-        self.0.lock().unwrap().push(line);
-    }
-
-    fn enter(&self, span: &span::Id) {
-        self.1.lock().unwrap().push(span.into_u64());
-    }
-
-    fn exit(&self, _: &span::Id) {
-        self.1.lock().unwrap().pop();
-    }
+    // Many circuits under one name: the worst of them, and none that is gone.
+    let keyed = CircuitBreakerLayer::new(policy).observe(metrics).per(|answer: &&'static str| *answer);
+    let mut service = ServiceBuilder::new().layer(keyed.clone()).service(answering());
+    call(&mut service, "down").await.unwrap_err();
+    call(&mut service, "broken").await.unwrap_err();
+    call(&mut service, "fine").await.unwrap();
+    assert_eq!(state(), 1.0);
+    keyed.handle("down").reset();
+    assert_eq!(state(), 1.0);
+    drop((service, keyed));
+    assert_eq!(state(), 0.0);
+    assert_eq!(counted.names().len(), 2, "no series for a key");
 }
 
 #[tokio::test(start_paused = true)]
-async fn events_have_fixed_names_and_fields_and_stand_in_the_span_of_their_call() {
-    let lines = Lines::default();
-    let _guard = tracing::subscriber::set_default(lines.clone());
-    let policy = RetryPolicy::new().wait(wait::fixed(Duration::from_secs(1))).classify(classify::by(class));
-    let stack = tower::ServiceBuilder::new()
-        .layer(SpanLayer::call("test"))
+async fn every_attempt_of_a_stack_is_sent_or_refused_once() {
+    let counted = Counted::default();
+    let _recorder = metrics::set_default_local_recorder(&counted);
+    const LAST: u64 = 200;
+    let sent = Arc::new(AtomicU64::new(0));
+    let seen = sent.clone();
+    // Of ten calls four fail and one is throttled; a last one finds the quota used up.
+    let server = service_fn(move |call: u64| {
+        seen.fetch_add(1, SeqCst);
+        async move {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+            match call % 10 {
+                _ if call == LAST => Err(BoxError::from("out")),
+                0 => Err::<(), _>(BoxError::from("429 for 10 s")),
+                1..=4 => Err(BoxError::from("down")),
+                _ => Ok(()),
+            }
+        }
+    });
+    let told = |outcome: &Result<(), BoxError>| outcome.as_ref().err().and_then(|error| cooldown::class_of(&**error));
+    let policy = RetryPolicy::new()
+        .wait(wait::fixed(Duration::from_millis(100)))
+        .classify(circuit_breaker::classify().or(classify::by(told)).or(classify::by(meaning)))
+        .observe(Metrics::new("test"));
+    let breaker = CircuitBreakerLayer::new(BreakerPolicy::new().consecutive_failures(4).unwrap())
+        .classify(classify::by(meaning))
+        .observe(BreakerMetrics::new("test"));
+    let circuit = breaker.handle();
+    let stack = ServiceBuilder::new()
         .layer(RetryLayer::new(policy))
-        .layer(SpanLayer::attempt("test"))
-        .service(service());
-    stack.clone().oneshot("xt.").await.unwrap();
-    let seen = std::mem::take(&mut *lines.0.lock().unwrap());
-    // The server's delay is spread out a little.
-    let delay = seen[4].split("delay_ms=").nth(1).unwrap().split(' ').next().unwrap();
-    assert!((2000..=2200).contains(&delay.parse().unwrap()), "{seen:?}");
-    assert_eq!(
-        seen,
-        [
-            "span call name=\"test\"",
-            "span attempt name=\"test\"",
-            "debug retry attempt=1 class=\"transient\" delay_ms=1000 in [1]",
-            "span attempt name=\"test\"",
-            &format!("debug retry attempt=2 class=\"throttled\" delay_ms={delay} server_delay_ms=2000 in [1]"),
-            "span attempt name=\"test\"",
-        ]
-    );
-    stack.clone().oneshot("xxx").await.unwrap_err();
-    stack.oneshot("p").await.unwrap_err();
-    let seen = std::mem::take(&mut *lines.0.lock().unwrap());
-    let ends: Vec<_> = seen.iter().filter(|line| line.contains("gave_up")).collect();
-    assert_eq!(
-        ends,
-        [
-            "warn gave_up attempt=3 reason=\"exhausted\" waited_ms=2000 in [1]",
-            "debug gave_up attempt=1 reason=\"permanent\" waited_ms=0 in [8]",
-        ]
-    );
-    assert_eq!(StopReason::ServerDelay { asked: Duration::ZERO }.name(), "server_delay");
+        .layer(
+            CooldownLayer::new(classify::by(meaning))
+                .exhausted_if(used_up)
+                .max_wait(Duration::from_secs(9))
+                .observe(CooldownMetrics::new("test")),
+        )
+        .layer(breaker)
+        .service(server);
+    let local = tokio::task::LocalSet::new();
+    let mut calls = tokio::task::JoinSet::new();
+    for number in 0..LAST {
+        let stack = stack.clone();
+        calls.spawn_local_on(
+            async move {
+                tokio::time::sleep(Duration::from_millis(number * 300)).await;
+                stack.oneshot(number).await.is_ok()
+            },
+            &local,
+        );
+    }
+    let outcomes = local.run_until(calls.join_all()).await;
+    let fine = outcomes.into_iter().filter(|fine| *fine).count() as u64;
+    tokio::time::sleep(Duration::from_secs(100)).await;
+    circuit.force_open();
+    stack.clone().oneshot(LAST).await.unwrap_err();
+    circuit.reset();
+    stack.oneshot(LAST).await.unwrap_err();
+
+    let sum = |series: &str| counted.sum(series);
+    assert_eq!(sum("calls_total"), LAST + 2);
+    assert_eq!(sum("calls_total{policy=test,outcome=success}"), fine);
+    assert_eq!(sum("attempts_total"), sum("calls_total") + sum("retries_total"));
+    let refused = sum("breaker_refused_total") + sum("cooldown_refused_total");
+    assert_eq!(sum("attempts_total"), sent.load(SeqCst) + refused);
+    // All of it happened.
+    for series in [
+        "breaker_refused_total",
+        "cooldown_refused_total",
+        "cooldown_waits_total",
+        "retries_total{policy=test,class=throttled}",
+    ] {
+        assert!(sum(series) > 0, "{series}: {:?}", counted.seen());
+    }
+    assert_eq!(sum("cooldown_exhausted_total"), 1);
+    // The delays of retries, and how long each call was held.
+    let held = counted.delays.0.lock().unwrap().len() as u64 - sum("retries_total");
+    assert_eq!(held, sum("cooldown_waits_total"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_is_held_ends_its_wait_however_it_ends() {
+    let counted = Counted::default();
+    let _recorder = metrics::set_default_local_recorder(&counted);
+    let layer = CooldownLayer::new(classify::by(meaning)).observe(CooldownMetrics::new("test"));
+    let mut service = ServiceBuilder::new().layer(layer.per(|_: &&'static str| 1)).service(answering());
+    call(&mut service, "429 for 10 s").await.unwrap_err();
+    let dropped = tokio::time::timeout(Duration::from_secs(4), call(&mut service, "fine")).await;
+    assert!(dropped.is_err());
+    call(&mut service, "fine").await.unwrap();
+    let held = counted.delays.0.lock().unwrap().clone();
+    assert_eq!(counted.sum("cooldown_waits_total{cooldown=test}"), 2);
+    assert!((3.9..4.1).contains(&held[0]) && (5.9..7.1).contains(&held[1]) && held.len() == 2, "{held:?}");
 }

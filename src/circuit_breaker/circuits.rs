@@ -1,16 +1,13 @@
-use std::{
-    fmt,
-    hash::Hash,
-    marker::PhantomData,
-    num::NonZeroUsize,
-    sync::{Arc, Mutex, PoisonError},
-};
+use std::{fmt, hash::Hash, marker::PhantomData, num::NonZeroUsize, sync::Arc};
 
 use super::{
-    BreakerPolicy, Handle, State,
-    shared::{Lane, Lanes, Listener},
+    BreakerPolicy, CircuitOpen, Handle, Observer, State,
+    shared::{Lane, Lanes},
 };
-use crate::keyed::{DEFAULT_KEYS, Keyed};
+use crate::{
+    keyed::{DEFAULT_KEYS, Keyed},
+    telemetry::Observers,
+};
 
 /// Which circuit a request belongs to: [`Everyone`]'s or one [`Per`] key. Sealed.
 pub trait Circuits<Req>: sealed::Sealed {
@@ -42,21 +39,21 @@ impl Everyone {
         Handle::new(self.lanes.mine().clone())
     }
 
-    pub(super) fn listen(&self, listener: Listener) {
-        self.lanes.mine().shared().listen(listener);
+    pub(super) fn observe(&self, observer: Arc<dyn Observer>) {
+        self.lanes.mine().shared().observe(observer);
     }
 
     pub(super) fn per<F, K: Eq + Hash>(self, key: F) -> Per<F, K> {
-        let listeners = self.lanes.mine().shared().listeners();
-        let listeners = listeners
-            .into_iter()
-            .map(|listener| -> KeyListener<K> { Arc::new(move |_: &K, from, to| listener(from, to)) });
+        let observers = Observers::<dyn KeyObserver<K>>::default();
+        for observer in self.lanes.mine().shared().observers().iter() {
+            observers.add(Arc::new(Keyless(observer.clone())));
+        }
         Per {
             key,
             store: Arc::new(Store {
                 policy: self.policy,
                 circuits: Keyed::new(DEFAULT_KEYS),
-                listeners: Arc::new(Mutex::new(listeners.collect())),
+                observers: Arc::new(observers),
             }),
             marker: PhantomData,
         }
@@ -82,13 +79,62 @@ pub struct Per<F, K> {
     marker: PhantomData<fn() -> K>,
 }
 
-type KeyListener<K> = Arc<dyn Fn(&K, State, State) + Send + Sync>;
-type KeyListeners<K> = Arc<Mutex<Vec<KeyListener<K>>>>;
-
 struct Store<K> {
     policy: BreakerPolicy,
     circuits: Keyed<K, Lane>,
-    listeners: KeyListeners<K>,
+    observers: Arc<Observers<dyn KeyObserver<K>>>,
+}
+
+/// An [`Observer`] of many circuits.
+trait KeyObserver<K>: Send + Sync {
+    fn changed(&self, key: &K, from: State, to: State);
+    fn refused(&self, _: &CircuitOpen) {}
+    fn gone(&self, _: State) {}
+}
+
+// One that is not told the key.
+struct Keyless(Arc<dyn Observer>);
+
+impl<K> KeyObserver<K> for Keyless {
+    fn changed(&self, _: &K, from: State, to: State) {
+        self.0.changed(from, to);
+    }
+
+    fn refused(&self, error: &CircuitOpen) {
+        self.0.refused(error);
+    }
+
+    fn gone(&self, state: State) {
+        self.0.gone(state);
+    }
+}
+
+struct OnKeyTransition<F>(F);
+
+impl<K, F: Fn(&K, State, State) + Send + Sync> KeyObserver<K> for OnKeyTransition<F> {
+    fn changed(&self, key: &K, from: State, to: State) {
+        (self.0)(key, from, to);
+    }
+}
+
+// What the circuit of one key tells, with the key to it.
+struct Named<K> {
+    key: K,
+    observers: Arc<Observers<dyn KeyObserver<K>>>,
+}
+
+impl<K: Send + Sync> Observer for Named<K> {
+    fn changed(&self, from: State, to: State) {
+        self.observers.all().iter().for_each(|observer| observer.changed(&self.key, from, to));
+    }
+
+    fn refused(&self, error: &CircuitOpen) {
+        self.observers.all().iter().for_each(|observer| observer.refused(error));
+    }
+
+    fn gone(&self, state: State) {
+        self.observers.all().iter().for_each(|observer| observer.gone(state));
+    }
 }
 
 impl<F, K> Per<F, K>
@@ -96,13 +142,17 @@ where
     K: Clone + Eq + Hash + Send + Sync + 'static,
 {
     pub(super) fn max_keys(self, keys: NonZeroUsize) -> Self {
-        let Store { policy, ref listeners, .. } = *self.store;
-        let store = Arc::new(Store { policy, circuits: Keyed::new(keys), listeners: listeners.clone() });
+        let Store { policy, ref observers, .. } = *self.store;
+        let store = Arc::new(Store { policy, circuits: Keyed::new(keys), observers: observers.clone() });
         Self { store, ..self }
     }
 
-    pub(super) fn listen(&self, listener: KeyListener<K>) {
-        lock(&self.store.listeners).push(listener);
+    pub(super) fn listen(&self, listener: impl Fn(&K, State, State) + Send + Sync + 'static) {
+        self.store.observers.add(Arc::new(OnKeyTransition(listener)));
+    }
+
+    pub(super) fn observe(&self, observer: Arc<dyn Observer>) {
+        self.store.observers.add(Arc::new(Keyless(observer)));
     }
 
     pub(super) fn len(&self) -> usize {
@@ -110,26 +160,19 @@ where
     }
 
     pub(super) fn lane(&self, key: K) -> Arc<Lane> {
-        let Store { policy, circuits, listeners } = &*self.store;
+        let Store { policy, circuits, observers } = &*self.store;
         // Most keys are known: they are looked up without being copied.
         if let Some(lane) = circuits.get(&key) {
             return lane;
         }
-        let (named, listeners) = (key.clone(), listeners.clone());
+        let named = Named { key: key.clone(), observers: observers.clone() };
         let make = || {
             let lane = Lane::single(*policy);
-            lane.shared().listen(Arc::new(move |from, to| {
-                let listeners = lock(&listeners).clone();
-                listeners.iter().for_each(|listener| listener(&named, from, to));
-            }));
+            lane.shared().observe(Arc::new(named));
             lane
         };
         circuits.get_or_insert_with(key, |lane| lane.shared().is_forgettable(), make)
     }
-}
-
-fn lock<K>(listeners: &KeyListeners<K>) -> std::sync::MutexGuard<'_, Vec<KeyListener<K>>> {
-    listeners.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl<F, K, Req> Circuits<Req> for Per<F, K>

@@ -2,7 +2,7 @@ use std::{hash::Hash, num::NonZeroUsize, sync::Arc};
 
 use tower_layer::Layer;
 
-use super::{BreakerPolicy, CircuitBreaker, Everyone, Handle, Per, State};
+use super::{BreakerPolicy, CircuitBreaker, Everyone, Handle, Observer, Per, State, observer::OnTransition};
 use crate::policy::classify::Errors;
 
 /// Guards services with one circuit, or with one for each key; see the [module](crate::circuit_breaker).
@@ -75,7 +75,15 @@ impl<C> CircuitBreakerLayer<C> {
     where
         F: Fn(State, State) + Send + Sync + 'static,
     {
-        self.circuits.listen(Arc::new(f));
+        self.circuits.observe(Arc::new(OnTransition(f)));
+        self
+    }
+
+    /// Tells `observer` what the circuit does: [`BreakerMetrics`](crate::telemetry), or your own [`Observer`].
+    /// Observers add up. Set before the first call, it sees everything.
+    #[must_use]
+    pub fn observe<O: Observer + 'static>(self, observer: O) -> Self {
+        self.circuits.observe(Arc::new(observer));
         self
     }
 }
@@ -90,7 +98,7 @@ impl<C> CircuitBreakerLayer<C> {
     /// calls with a new key pass as they would without this layer. Circuits that are in force, have a call under way or
     /// a [`Handle`] are never given up for a newcomer: a stranger who makes up keys could otherwise close them all.
     ///
-    /// [Listeners](Self::on_transition) stay; a handle from before this setting is left to others.
+    /// [Listeners](Self::on_transition) and [observers](Self::observe) stay; a handle from before this setting is left to others.
     ///
     /// ```
     /// use tower::{BoxError, Service, ServiceExt, service_fn};
@@ -152,7 +160,15 @@ where
     where
         L: Fn(&K, State, State) + Send + Sync + 'static,
     {
-        self.circuits.listen(Arc::new(f));
+        self.circuits.listen(f);
+        self
+    }
+
+    /// Tells `observer` what the circuits of all keys do: [`BreakerMetrics`](crate::telemetry), or your own [`Observer`].
+    /// Observers add up. Set before the first call, it sees everything.
+    #[must_use]
+    pub fn observe<O: Observer + 'static>(self, observer: O) -> Self {
+        self.circuits.observe(Arc::new(observer));
         self
     }
 }

@@ -10,7 +10,8 @@
 //!   come evenly since the last time somebody looked.
 //! * A call holds the lane it began in. The reference count is the lane's own, too.
 //!
-//! Every change of state passes through [`Shared::transact`], and is reported there after the lock was released.
+//! Every change of state passes through [`Shared::transact`], and is reported there after the lock was released. Every refusal passes
+//! through [`Lane::ask`].
 
 use std::{
     fmt,
@@ -25,21 +26,21 @@ use std::{
 use tokio::time::Instant;
 
 use super::{
-    CircuitOpen, State,
+    CircuitOpen, Observer, State,
     policy::BreakerPolicy,
     state::{Circuit, Era, Force},
     window::{Counts, Mark},
 };
-use crate::policy::{Random, classify::Class};
+use crate::{
+    policy::{Random, classify::Class},
+    telemetry::{self, Observers},
+};
 
 /// How many successes wait in a lane for the window.
 const BATCH: u32 = 64;
 
 /// More would only be more to look through.
 const MOST_LANES: usize = 64;
-
-/// Is told of every change of state.
-pub(super) type Listener = Arc<dyn Fn(State, State) + Send + Sync>;
 
 /// A circuit and what its threads need to share it.
 pub(super) struct Shared {
@@ -51,7 +52,7 @@ pub(super) struct Shared {
     successes: Box<[Padded<AtomicU32>]>,
     // Apart from what is only read.
     circuit: Padded<Mutex<Circuit>>,
-    listeners: Mutex<Vec<Listener>>,
+    observers: Observers<dyn Observer>,
 }
 
 // A cache line of its own (or two, on the machines that fetch pairs).
@@ -132,7 +133,7 @@ impl Lane {
         match self.shared.transact(|circuit, now, _| circuit.admit(now)) {
             Ok(era) if era.is_unwatched() => Ok(Permit::unwatched()),
             Ok(era) => Ok(Permit::new(self, era)),
-            Err(refusal) => Err(CircuitOpen::new(refusal)),
+            Err(refusal) => Err(self.shared.refused(CircuitOpen::new(refusal))),
         }
     }
 
@@ -155,7 +156,7 @@ impl Shared {
             made: Instant::now(),
             successes: (0..lanes).map(|_| Padded::default()).collect(),
             circuit: Padded(Mutex::new(circuit)),
-            listeners: Mutex::default(),
+            observers: Observers::default(),
         }
     }
 
@@ -164,12 +165,12 @@ impl Shared {
         Era::from_bits(self.era.load(Ordering::Acquire))
     }
 
-    pub(super) fn listen(&self, listener: Listener) {
-        self.listeners.lock().unwrap_or_else(PoisonError::into_inner).push(listener);
+    pub(super) fn observe(&self, observer: Arc<dyn Observer>) {
+        self.observers.add(observer);
     }
 
-    pub(super) fn listeners(&self) -> Vec<Listener> {
-        self.listeners.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    pub(super) fn observers(&self) -> Arc<[Arc<dyn Observer>]> {
+        self.observers.all()
     }
 
     pub(super) fn force(&self, force: Option<Force>) {
@@ -226,9 +227,21 @@ impl Shared {
     }
 
     fn report(&self, from: State, to: State) {
-        for listener in self.listeners() {
-            listener(from, to);
-        }
+        telemetry::breaker(from.as_str(), to.as_str());
+        self.observers().iter().for_each(|observer| observer.changed(from, to));
+    }
+
+    fn refused(&self, error: CircuitOpen) -> CircuitOpen {
+        telemetry::breaker_refused(error.state().as_str(), error.retry_after());
+        self.observers().iter().for_each(|observer| observer.refused(&error));
+        error
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        let state = self.circuit.0.get_mut().unwrap_or_else(PoisonError::into_inner).state();
+        self.observers().iter().for_each(|observer| observer.gone(state));
     }
 }
 
@@ -345,7 +358,7 @@ mod tests {
         thread,
     };
 
-    use super::*;
+    use super::{super::observer::OnTransition, *};
 
     fn lanes(policy: BreakerPolicy) -> Lanes {
         Lanes::new(policy)
@@ -447,7 +460,8 @@ mod tests {
         let lanes = lanes(policy);
         let log = Arc::new(Mutex::new(Vec::new()));
         let seen = log.clone();
-        lanes.mine().shared().listen(Arc::new(move |from, to| seen.lock().unwrap().push((from, to))));
+        let log_changes = OnTransition(move |from, to| seen.lock().unwrap().push((from, to)));
+        lanes.mine().shared().observe(Arc::new(log_changes));
 
         // Permits that are out or used up, by the round they belong to.
         let taken: Mutex<HashMap<usize, u32>> = Mutex::default();
@@ -495,7 +509,7 @@ mod tests {
     #[test]
     fn a_listener_that_panics_leaves_the_circuit_in_order() {
         let lanes = lanes(BreakerPolicy::new());
-        lanes.mine().shared().listen(Arc::new(|_, _| panic!("told")));
+        lanes.mine().shared().observe(Arc::new(OnTransition(|_, _| panic!("told"))));
         let other = lanes.clone();
         assert!(thread::spawn(move || other.mine().shared().force(Some(Force::Open))).join().is_err());
         assert_eq!(look(&lanes).0, State::ForcedOpen);

@@ -69,6 +69,7 @@ pin_project! {
 struct Place {
     cell: Arc<Cell>,
     ticket: Option<u64>,
+    since: Instant,
 }
 
 impl Place {
@@ -83,14 +84,15 @@ impl Drop for Place {
         if let Some(ticket) = self.ticket {
             self.cell.forget(ticket);
         }
+        self.cell.waited(self.since);
     }
 }
 
 impl<S, Req> Waiting<S, Req> {
-    pub(super) fn new(cell: Arc<Cell>, waiter: Waiter, service: S, request: Req) -> Self {
+    pub(super) fn new(cell: Arc<Cell>, waiter: Waiter, since: Instant, service: S, request: Req) -> Self {
         Self {
             sleep: None,
-            place: Place { cell, ticket: None },
+            place: Place { cell, ticket: None, since },
             waiter,
             service,
             readying: false,
@@ -177,7 +179,7 @@ impl<S: Clone, Req> Waiting<S, Req> {
                 *this.readying = false;
             }
             if let Err(error) = ready!(gate) {
-                terms.scope.store().refused();
+                terms.scope.store().refused(&error);
                 return Poll::Ready(Err(error.into()));
             }
             *this.readying = true;

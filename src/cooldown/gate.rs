@@ -91,6 +91,17 @@ pub(super) enum Hold {
     Probed { lease: Instant, window: Duration },
 }
 
+impl Hold {
+    /// How long from now until something may change.
+    pub(super) fn left(&self, now: Instant) -> Duration {
+        match *self {
+            Self::NotBefore { until: moment, .. } | Self::Probed { lease: moment, .. } => {
+                moment.saturating_duration_since(now)
+            }
+        }
+    }
+}
+
 /// What a look at the gate tells.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Look {
@@ -165,6 +176,14 @@ impl Gate {
     pub(super) fn until(&self, now: Instant) -> Option<Instant> {
         match self.phase {
             Phase::Closed { until, .. } if until > now => Some(until),
+            _ => None,
+        }
+    }
+
+    /// For how long from now it is closed, and why.
+    pub(super) fn closed(&self, now: Instant) -> Option<(Duration, Why)> {
+        match self.phase {
+            Phase::Closed { until, why, .. } => Some((until.saturating_duration_since(now), why)),
             _ => None,
         }
     }

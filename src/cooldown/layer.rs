@@ -4,7 +4,7 @@ use tokio::time::Instant;
 use tower_layer::Layer;
 
 use super::{
-    Cooldown,
+    Cooldown, Observer,
     store::Store,
     terms::{Everyone, NeverExhausted, NoDeadline, Per, Terms},
 };
@@ -110,6 +110,13 @@ impl<C, W, P, X, D> CooldownLayer<C, W, P, X, D> {
         self
     }
 
+    /// Tells `observer` what becomes of calls and quotas: [`CooldownMetrics`](crate::telemetry), or your own [`Observer`]. Observers
+    /// add up. Set before the first call, it sees everything.
+    pub fn observe<O: Observer + 'static>(self, observer: O) -> Self {
+        self.terms.observers.add(Arc::new(observer));
+        self
+    }
+
     /// Refuses calls rather than holding them: a `max_wait` of zero.
     pub fn fail_fast(self) -> Self {
         self.max_wait(Duration::ZERO)
@@ -137,7 +144,7 @@ impl<C, W, F, K: Eq + Hash, X, D> CooldownLayer<C, W, Per<F, K>, X, D> {
     /// newcomer: a stranger who makes up keys could otherwise end the cool-downs of everybody else. What was shared
     /// before this setting is left to others.
     pub fn max_keys(mut self, keys: NonZeroUsize) -> Self {
-        self.terms.scope.store = Arc::new(Store::new(keys));
+        self.terms.scope.store = Arc::new(Store::new(keys, self.terms.observers.clone()));
         self
     }
 }

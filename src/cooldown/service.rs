@@ -161,11 +161,11 @@ impl<S, C, W, P, X, D> Cooldown<S, C, W, P, X, D> {
         // The instance that was polled ready goes, with whatever it holds for the call: a permit, a place in a queue.
         self.inner = self.inner.clone();
         if let Some(error) = waiter.refused(&hold, now) {
-            store.refused();
+            store.refused(&error);
             return ResponseFuture::refused(error, terms);
         }
-        store.waits();
-        let waiting = Waiting::new(cell, waiter, self.inner.clone(), request);
+        store.waits(&hold, now);
+        let waiting = Waiting::new(cell, waiter, now, self.inner.clone(), request);
         ResponseFuture::waiting(waiting, terms, key)
     }
 }

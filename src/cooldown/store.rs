@@ -22,8 +22,14 @@ use std::{
 
 use tokio::time::Instant;
 
-use super::gate::{Change, Entry, Gate, Hold, Look, Report, believed};
-use crate::keyed::Keyed;
+use super::{
+    CoolingDown, Observer,
+    gate::{Change, Entry, Gate, Hold, Look, Report, Why, believed},
+};
+use crate::{
+    keyed::Keyed,
+    telemetry::{self, Observers},
+};
 
 const HALF: u32 = usize::BITS / 2;
 
@@ -69,23 +75,31 @@ impl Seen {
     }
 }
 
-/// What happens to calls and quotas, to be counted; see [`Link::note`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Event {
-    /// Calls are held from now on, or for longer.
-    Closed,
+/// What happens to calls and quotas, to be told and counted; see [`Link::note`].
+#[derive(Clone, Copy, Debug)]
+enum Event<'a> {
+    /// Calls are held from now on, or for longer: that is not `anew`.
+    Closed { delay: Duration, exhausted: bool, anew: bool },
     /// Calls pass again.
     Opened,
     /// A call goes first.
     Probe,
-    /// A call waits.
-    Wait,
+    /// A call waits, as its quota is closed for that long.
+    Wait(Duration),
+    /// A call has waited that long.
+    Waited(Duration),
     /// A call is refused.
-    Refusal,
+    Refusal(&'a CoolingDown),
 }
 
 #[derive(Debug, Default)]
-struct Counts([AtomicUsize; 5]);
+struct Counts {
+    closings: AtomicUsize,
+    openings: AtomicUsize,
+    probes: AtomicUsize,
+    waits: AtomicUsize,
+    refusals: AtomicUsize,
+}
 
 /// All gates of one layer.
 pub struct Store<K> {
@@ -101,6 +115,7 @@ pub struct Store<K> {
 struct Link {
     word: Word,
     counts: Counts,
+    observers: Arc<Observers<dyn Observer>>,
 }
 
 /// One gate, and those who wait at it.
@@ -151,10 +166,11 @@ impl Pass {
 }
 
 impl<K: Eq + Hash> Store<K> {
-    pub(super) fn new(keys: NonZeroUsize) -> Self {
+    pub(super) fn new(keys: NonZeroUsize, observers: Arc<Observers<dyn Observer>>) -> Self {
         // The lower half of the word has to be able to count them.
         let keys = keys.min(NonZeroUsize::new((1 << HALF) - 1).unwrap_or(keys));
-        Self { link: Arc::default(), gates: Keyed::new(keys), epoch: Instant::now(), next_sweep: AtomicUsize::new(0) }
+        let link = Arc::new(Link { observers, ..Link::default() });
+        Self { link, gates: Keyed::new(keys), epoch: Instant::now(), next_sweep: AtomicUsize::new(0) }
     }
 
     /// The pass of a call while nothing is in force for anybody: one look at one word.
@@ -200,7 +216,7 @@ impl<K: Eq + Hash> Store<K> {
             _ => None,
         };
         let guess = streak.map_or(Duration::ZERO, backoff);
-        cell.change(|inner| {
+        cell.change(now, |inner| {
             // Who is stale by now was not told the streak, or needs no guess any more.
             let stale = inner.is_stale(pass.seen);
             inner.gate.report(report, entry, stale, now, guess)
@@ -215,13 +231,13 @@ impl<K: Eq + Hash> Store<K> {
     }
 
     /// A call is refused.
-    pub(super) fn refused(&self) {
-        self.link.note(Event::Refusal);
+    pub(super) fn refused(&self, error: &CoolingDown) {
+        self.link.note(Event::Refusal(error));
     }
 
     /// A call waits.
-    pub(super) fn waits(&self) {
-        self.link.note(Event::Wait);
+    pub(super) fn waits(&self, hold: &Hold, now: Instant) {
+        self.link.note(Event::Wait(hold.left(now)));
     }
 
     // Lets go what is over and was never asked about again, so that one key that is gone does not keep the word from being
@@ -239,8 +255,38 @@ impl<K: Eq + Hash> Store<K> {
 impl Link {
     /// The one place where everything that is worth telling passes. All of it is out of the way of calls that pass freely.
     #[cold]
-    fn note(&self, event: Event) {
-        self.counts.0[event as usize].fetch_add(1, Relaxed);
+    fn note(&self, event: Event<'_>) {
+        let counts = &self.counts;
+        match event {
+            Event::Closed { delay, exhausted, anew } => {
+                counts.closings.fetch_add(1, Relaxed);
+                telemetry::cooldown(delay, exhausted, anew);
+                if anew {
+                    self.tell(|observer| observer.closed(delay, exhausted));
+                }
+            }
+            Event::Opened => {
+                counts.openings.fetch_add(1, Relaxed);
+            }
+            Event::Probe => {
+                counts.probes.fetch_add(1, Relaxed);
+            }
+            Event::Wait(delay) => {
+                counts.waits.fetch_add(1, Relaxed);
+                telemetry::cooldown_wait(delay);
+                self.tell(|observer| observer.waits(delay));
+            }
+            Event::Waited(time) => self.tell(|observer| observer.waited(time)),
+            Event::Refusal(error) => {
+                counts.refusals.fetch_add(1, Relaxed);
+                telemetry::cooldown_refused(error.retry_after(), error.is_exhausted());
+                self.tell(|observer| observer.refused(error));
+            }
+        }
+    }
+
+    fn tell(&self, what: impl Fn(&dyn Observer)) {
+        self.observers.all().iter().for_each(|observer| what(&**observer));
     }
 }
 
@@ -314,8 +360,13 @@ impl Cell {
         drop(waker);
     }
 
+    /// A call that came at `since` waits no more.
+    pub(super) fn waited(&self, since: Instant) {
+        self.link.note(Event::Waited(since.elapsed()));
+    }
+
     fn abandoned(&self, probe: u32, seen: Seen, now: Instant) {
-        self.change(|inner| {
+        self.change(now, |inner| {
             let stale = inner.is_stale(seen);
             inner.gate.abandoned(probe, stale, now)
         });
@@ -331,7 +382,7 @@ impl Cell {
         inner.counted = !inner.counted;
     }
 
-    fn change(&self, f: impl FnOnce(&mut Inner) -> Change) {
+    fn change(&self, now: Instant, f: impl FnOnce(&mut Inner) -> Change) {
         let mut inner = self.lock();
         let change = f(&mut inner);
         self.count(&mut inner);
@@ -344,13 +395,17 @@ impl Cell {
             Change::None | Change::Extended | Change::Over => BTreeMap::new(),
             Change::Closed | Change::Due | Change::Opened => std::mem::take(&mut inner.waiting),
         };
+        let closed = inner.gate.closed(now);
         drop(inner);
-        match change {
-            Change::Closed | Change::Extended => self.link.note(Event::Closed),
-            Change::Opened | Change::Over => self.link.note(Event::Opened),
-            Change::None | Change::Due => {}
-        }
         woken.into_values().for_each(Waker::wake);
+        match (change, closed) {
+            (Change::Closed | Change::Extended, Some((delay, why))) => {
+                let (exhausted, anew) = (why == Why::Exhausted, change == Change::Closed);
+                self.link.note(Event::Closed { delay, exhausted, anew });
+            }
+            (Change::Opened | Change::Over, _) => self.link.note(Event::Opened),
+            _ => {}
+        }
     }
 }
 
@@ -383,14 +438,14 @@ impl Drop for Watch {
 
 impl<K: Eq + Hash> fmt::Debug for Store<K> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let count = |event: Event| self.link.counts.0[event as usize].load(Relaxed);
+        let Counts { closings, openings, probes, waits, refusals } = &self.link.counts;
         f.debug_struct("Store")
             .field("quotas", &self.gates.len())
-            .field("closings", &count(Event::Closed))
-            .field("openings", &count(Event::Opened))
-            .field("probes", &count(Event::Probe))
-            .field("waits", &count(Event::Wait))
-            .field("refusals", &count(Event::Refusal))
+            .field("closings", closings)
+            .field("openings", openings)
+            .field("probes", probes)
+            .field("waits", waits)
+            .field("refusals", refusals)
             .finish_non_exhaustive()
     }
 }
@@ -404,7 +459,7 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
 
     fn store(keys: usize) -> Store<u32> {
-        Store::new(NonZeroUsize::new(keys).unwrap())
+        Store::new(NonZeroUsize::new(keys).unwrap(), Arc::default())
     }
 
     fn pass(store: &Store<u32>, key: u32, now: Instant) -> Option<Pass> {
@@ -474,8 +529,9 @@ mod tests {
         let (store, now) = (store(8), Instant::now());
         report(&store, 1, pass(&store, 1, now).unwrap(), Report::Throttled(None), now);
         let probe = pass(&store, 1, now + SECOND).unwrap();
-        store.waits();
-        store.refused();
+        let hold = Hold::Probed { lease: now, window: SECOND };
+        store.waits(&hold, now);
+        store.refused(&CoolingDown::new(now, now, false));
         report(&store, 1, probe, Report::Passed, now + SECOND);
         let shown = format!("{store:?}");
         assert!(shown.contains("closings: 1, openings: 1, probes: 1, waits: 1, refusals: 1"), "{shown}");

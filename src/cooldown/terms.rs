@@ -2,7 +2,7 @@ use std::{fmt, hash::Hash, num::NonZeroUsize, sync::Arc, time::Duration};
 
 use tokio::time::Instant;
 
-use super::{gate::Report, store::Store};
+use super::{Observer, gate::Report, store::Store};
 use crate::{
     keyed,
     policy::{
@@ -10,6 +10,7 @@ use crate::{
         classify::{Class, Classify},
         wait::{FlooredJitter, Wait, floored_jitter},
     },
+    telemetry::Observers,
 };
 
 /// Which calls share a quota: [`Everyone`] or [`Per`] key. Sealed.
@@ -142,41 +143,47 @@ pub(super) struct Terms<C, W, P, X, D> {
     pub(super) exhausted: X,
     pub(super) deadline: D,
     pub(super) max_wait: Nanos,
+    // Of the scope's store.
+    pub(super) observers: Arc<Observers<dyn Observer>>,
 }
 
 impl<C> Terms<C, FlooredJitter, Everyone, NeverExhausted, NoDeadline> {
     pub(super) fn new(classify: C) -> Self {
+        let observers = Arc::<Observers<dyn Observer>>::default();
         Self {
             classify,
             backoff: floored_jitter(),
-            scope: Everyone { store: Arc::new(Store::new(NonZeroUsize::MIN)) },
+            scope: Everyone { store: Arc::new(Store::new(NonZeroUsize::MIN, observers.clone())) },
             exhausted: NeverExhausted,
             deadline: NoDeadline,
             max_wait: Nanos::new(Duration::from_secs(300)),
+            observers,
         }
     }
 }
 
 impl<C, W, P, X, D> Terms<C, W, P, X, D> {
     pub(super) fn backoff<W2>(self, backoff: W2) -> Terms<C, W2, P, X, D> {
-        let Self { classify, scope, exhausted, deadline, max_wait, .. } = self;
-        Terms { classify, backoff, scope, exhausted, deadline, max_wait }
+        let Self { classify, scope, exhausted, deadline, max_wait, observers, .. } = self;
+        Terms { classify, backoff, scope, exhausted, deadline, max_wait, observers }
     }
 
     pub(super) fn per<F, K: Eq + Hash>(self, key: F) -> Terms<C, W, Per<F, K>, X, D> {
-        let Self { classify, backoff, exhausted, deadline, max_wait, .. } = self;
-        let scope = Per { key, store: Arc::new(Store::new(keyed::DEFAULT_KEYS)) };
-        Terms { classify, backoff, scope, exhausted, deadline, max_wait }
+        let Self { classify, backoff, exhausted, deadline, max_wait, observers, .. } = self;
+        // A list of its own: those who share what was before are not told of what comes.
+        let observers = Arc::new(Observers::clone(&observers));
+        let scope = Per { key, store: Arc::new(Store::new(keyed::DEFAULT_KEYS, observers.clone())) };
+        Terms { classify, backoff, scope, exhausted, deadline, max_wait, observers }
     }
 
     pub(super) fn exhausted<X2>(self, exhausted: X2) -> Terms<C, W, P, X2, D> {
-        let Self { classify, backoff, scope, deadline, max_wait, .. } = self;
-        Terms { classify, backoff, scope, exhausted, deadline, max_wait }
+        let Self { classify, backoff, scope, deadline, max_wait, observers, .. } = self;
+        Terms { classify, backoff, scope, exhausted, deadline, max_wait, observers }
     }
 
     pub(super) fn deadline<D2>(self, deadline: D2) -> Terms<C, W, P, X, D2> {
-        let Self { classify, backoff, scope, exhausted, max_wait, .. } = self;
-        Terms { classify, backoff, scope, exhausted, deadline, max_wait }
+        let Self { classify, backoff, scope, exhausted, max_wait, observers, .. } = self;
+        Terms { classify, backoff, scope, exhausted, deadline, max_wait, observers }
     }
 
     /// The class of `outcome` if it is a failure; `None` for the success that most calls are. A failure that nobody has an

@@ -75,3 +75,34 @@ fn tell_gave_up(attempt: &Attempt, reason: StopReason) {
         );
     }
 }
+
+pub(crate) fn breaker(from: &'static str, to: &'static str) {
+    warn!(name: "breaker", target: target!(), from, to, "breaker");
+}
+
+pub(crate) fn breaker_refused(state: &'static str, retry_after: Option<Duration>) {
+    debug!(
+        name: "breaker_refused",
+        target: target!(),
+        state,
+        delay_ms = retry_after.map(millis),
+        "breaker refused"
+    );
+}
+
+/// `anew`: calls were not held back before, or for a weaker reason.
+pub(crate) fn cooldown(delay: Duration, exhausted: bool, anew: bool) {
+    if anew {
+        warn!(name: "cooldown", target: target!(), delay_ms = millis(delay), exhausted, "cooldown");
+    } else {
+        debug!(name: "cooldown", target: target!(), delay_ms = millis(delay), exhausted, "cooldown");
+    }
+}
+
+pub(crate) fn cooldown_wait(delay: Duration) {
+    debug!(name: "cooldown_wait", target: target!(), delay_ms = millis(delay), "cooldown wait");
+}
+
+pub(crate) fn cooldown_refused(delay: Duration, exhausted: bool) {
+    debug!(name: "cooldown_refused", target: target!(), delay_ms = millis(delay), exhausted, "cooldown refused");
+}

@@ -10,8 +10,11 @@
 //! |---|---|---|---|
 //! | `retry` | debug | `attempt`, `class`, `delay_ms`, `server_delay_ms` | another attempt was decided |
 //! | `gave_up` | warn; debug for `permanent` | `attempt`, `reason`, `waited_ms` | a call ends with a failure; `reason` is [`StopReason::name`], `waited_ms` what its pauses add up to |
-//! | `breaker` | warn | `from`, `to` | a circuit breaker changed its state |
-//! | `cooldown` | warn | `delay_ms`, `exhausted` | callers of a quota are held back from now on |
+//! | `breaker` | warn | `from`, `to` | a circuit changed its state; the names are those of [`State::as_str`] |
+//! | `breaker_refused` | debug | `state`, `delay_ms` | a circuit refused a call; `delay_ms` until the next probe, if that depends on time alone |
+//! | `cooldown` | warn; debug for longer than before | `delay_ms`, `exhausted` | callers of a quota are held back from now on |
+//! | `cooldown_wait` | debug | `delay_ms` | a call waits for its quota, which is closed for that long |
+//! | `cooldown_refused` | debug | `delay_ms`, `exhausted` | a call is refused, as its quota is closed for that long |
 //!
 //! `attempt` counts from 1 and is the one that just ended. `server_delay_ms` is there when the server asked for it.
 //!
@@ -34,17 +37,53 @@
 | `tower_tenacity_retries_suppressed_total` | counter | `reason`: a [`StopReason::name`] | failures that could have been retried by their kind, and were not |
 | `tower_tenacity_retry_delay_seconds` | histogram | | pauses between attempts |
 | `tower_tenacity_budget_balance` | gauge | | retries that the budget would pay for now |
+
+[`BreakerMetrics`] observes a circuit breaker, with the label `breaker`, and [`CooldownMetrics`] a cool-down, with the label `cooldown`. Labels
+are names that you choose, never keys:
+
+| series | kind | counts |
+|---|---|---|
+| `tower_tenacity_breaker_state` | gauge | 0 while calls flow, 0.5 half-open, 1 open; of many circuits the worst |
+| `tower_tenacity_breaker_refused_total` | counter | calls refused |
+| `tower_tenacity_cooldown_waits_total` | counter | calls held back |
+| `tower_tenacity_cooldown_wait_seconds` | histogram | how long each of them was held, until it was made, refused or dropped |
+| `tower_tenacity_cooldown_refused_total` | counter | calls refused, at once or after they were held |
+| `tower_tenacity_cooldown_exhausted_total` | counter | how often a quota was found to be used up |
+
+Nobody counts who does not ask for it, as here for a whole stack:
+
+```
+use tower::{ServiceBuilder, service_fn};
+use tower_tenacity::{
+    RetryLayer, RetryPolicy, circuit_breaker::{self, BreakerPolicy, CircuitBreakerLayer}, classify, cooldown::CooldownLayer,
+    telemetry::{BreakerMetrics, CooldownMetrics, Metrics},
+};
+
+let policy = RetryPolicy::new().classify(circuit_breaker::classify().or(classify::errors()));
+let service = ServiceBuilder::new()
+    .layer(RetryLayer::new(policy.observe(Metrics::new(\"prices\"))))
+    .layer(CooldownLayer::new(classify::errors()).observe(CooldownMetrics::new(\"prices\")))
+    .layer(CircuitBreakerLayer::new(BreakerPolicy::new()).observe(BreakerMetrics::new(\"prices\")))
+    .service(service_fn(|item: u32| async move { Ok::<_, std::io::Error>(item * 2) }));
+# #[tokio::main(flavor = \"current_thread\", start_paused = true)] async fn main() {
+# use tower::ServiceExt;
+# assert_eq!(service.oneshot(21).await.unwrap(), 42);
+# }
+```
 "
 )]
 //!
 //! [`StopReason::name`]: crate::StopReason::name
+//! [`State::as_str`]: crate::circuit_breaker::State::as_str
 
 mod events;
 #[cfg(feature = "metrics")]
 mod metrics;
+mod observers;
 mod span;
 
 #[cfg(feature = "metrics")]
-pub use self::metrics::Metrics;
-pub(crate) use events::{gave_up, retry};
+pub use self::metrics::{BreakerMetrics, CooldownMetrics, Metrics};
+pub(crate) use events::*;
+pub(crate) use observers::Observers;
 pub use span::{Span, SpanFuture, SpanLayer};

@@ -1,3 +1,9 @@
+mod breaker;
+mod cooldown;
+
+pub use breaker::BreakerMetrics;
+pub use cooldown::CooldownMetrics;
+
 use std::{
     fmt,
     sync::{
