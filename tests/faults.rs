@@ -366,7 +366,8 @@ impl World {
             .observe(Witness::new(record.clone(), flaw == Flaw::SilentDrop));
         #[cfg(feature = "metrics")]
         let policy = policy.observe(tower_tenacity::telemetry::Metrics::new("faults").budget(&budget));
-        let policy = if flaw == Flaw::NoBudget { policy } else { policy.budget(budget.clone()) };
+        let bottomless = || Budget::new(1.0).unwrap().reserve(u32::MAX);
+        let policy = policy.budget(if flaw == Flaw::NoBudget { bottomless() } else { budget.clone() });
 
         let handle = breaker.handle();
         if flaw == Flaw::StuckBreaker {

@@ -37,7 +37,7 @@ use tower_tenacity::{
     classify::Class,
     hooks::{Delay, Observed, Observer},
     policy::{
-        budget::Budget,
+        budget::{Budget, Funds},
         http::{Classifier, Deadlines, Drain, FlatCopy, Idempotency, Mark, classify, drain},
     },
     stop,
@@ -97,6 +97,7 @@ type Observing<M> = RetryPolicy<
     Classifier<M>,
     ((((((), Idempotency), Mark), Deadlines), Drain), Observed<Log>),
     FlatCopy,
+    Funds<Budget>,
 >;
 
 /// The preset, with short waits.
