@@ -33,7 +33,7 @@ pub const CONTENDERS: [&str; 7] = ["bare", "ours", "ours-static", "tower-min", "
 
 /// Makes a service ready and calls it.
 pub trait Contender: Send + 'static {
-    type Error: Send;
+    type Error: Send + 'static;
     type Future: Future<Output = Result<u64, Self::Error>> + Send;
 
     fn call(&mut self, request: u64) -> Self::Future;
@@ -82,7 +82,7 @@ struct Stacked<S>(S);
 
 impl<S> Contender for Stacked<S>
 where
-    S: Service<u64, Response = u64, Error: Send, Future: Send> + Clone + Send + 'static,
+    S: Service<u64, Response = u64, Error: Send + 'static, Future: Send> + Clone + Send + 'static,
 {
     type Error = S::Error;
     type Future = S::Future;

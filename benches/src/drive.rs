@@ -1,34 +1,31 @@
 //! How calls are driven. What is measured is kept out of line and its future in memory, as in a task.
 
-use std::{
-    future::Future,
-    hint::black_box,
-    pin::pin,
-    task::{Context, Poll, Waker},
-};
+use std::hint::black_box;
 
 use tokio::runtime::{Builder, Runtime};
 
 use crate::Contender;
 
+/// Makes a future and polls it until it is done. A macro, as a function would have the future moved.
+#[macro_export]
+macro_rules! to_the_end {
+    ($future:expr) => {{
+        // Nobody knows that waking does nothing.
+        let mut cx = std::task::Context::from_waker(std::hint::black_box(std::task::Waker::noop()));
+        let mut call = std::pin::pin!($future);
+        let mut call = std::hint::black_box(call.as_mut());
+        loop {
+            if let std::task::Poll::Ready(outcome) = std::future::Future::poll(call.as_mut(), &mut cx) {
+                break outcome;
+            }
+        }
+    }};
+}
+
 /// One call, polled until it is done, without a runtime.
 #[inline(never)]
 pub fn once<C: Contender>(contender: &mut C, request: u64) -> Result<u64, C::Error> {
-    to_the_end(|| contender.call(request))
-}
-
-/// Makes a future and polls it until it is done.
-#[inline(always)]
-pub fn to_the_end<F: Future>(make: impl FnOnce() -> F) -> F::Output {
-    // Nobody knows that waking does nothing.
-    let mut cx = Context::from_waker(black_box(Waker::noop()));
-    let mut call = pin!(make());
-    let mut call = black_box(call.as_mut());
-    loop {
-        if let Poll::Ready(outcome) = call.as_mut().poll(&mut cx) {
-            return outcome;
-        }
-    }
+    to_the_end!(contender.call(request))
 }
 
 /// One call after the other, without a runtime.

@@ -25,7 +25,7 @@ use tower_tenacity::{
 
 use crate::{
     contenders::{Attempts, Tps},
-    drive,
+    to_the_end,
 };
 
 /// In the order of the report. `flat` keeps requests by `FlatCopy`, `ours` is `RetryPolicy::http()`, `cloned` is `RetryPolicy::new()`.
@@ -109,6 +109,12 @@ pub fn request(number: u64, body: Bytes) -> HttpRequest {
         .expect("a request")
 }
 
+// Out of line, as `drive::once`.
+#[inline(never)]
+fn once<S: Service<Req>, Req>(service: &mut S, request: Req) -> Result<S::Response, S::Error> {
+    to_the_end!(service.call(request))
+}
+
 /// So many calls with a fresh request of six headers and 512 bytes, one after the other; tells the size of their future.
 pub struct Calls(pub u64);
 
@@ -121,7 +127,7 @@ impl<B, E> VisitHttp<B, E> for Calls {
     {
         for number in 0..self.0 {
             let request = black_box(request(black_box(number), Bytes::from(vec![b'x'; 512])));
-            let _ = black_box(drive::to_the_end(|| black_box(&mut service).call(request)));
+            let _ = black_box(once(black_box(&mut service), request));
         }
         size_of::<S::Future>()
     }
@@ -203,8 +209,7 @@ impl<B> VisitGemini<B> for Questions {
     {
         for _ in 0..self.0 {
             let question = black_box(question());
-            let answer = drive::to_the_end(|| black_box(&mut service).call(question));
-            black_box(answer).expect("an answer");
+            black_box(once(black_box(&mut service), question)).expect("an answer");
         }
     }
 }

@@ -26,7 +26,7 @@ impl Visit for Asleep {
             for number in 0..CALLS {
                 // The attempt fails, and the call that follows does not.
                 let call = contender.call(number);
-                tasks.push(tokio::spawn(async { drop(call.await) }));
+                tasks.push(tokio::spawn(call));
                 tokio::task::yield_now().await;
                 let _ = contender.call(number).await;
             }
@@ -51,7 +51,7 @@ impl<B: Send + 'static, E: Send + 'static> VisitHttp<B, E> for Asleep {
             let before = heap::asked().held;
             for number in 0..CALLS {
                 let call = service.call(request(number, body.clone()));
-                tasks.push(tokio::spawn(async { drop(call.await) }));
+                tasks.push(tokio::spawn(call));
                 if number % 64 == 0 {
                     tokio::task::yield_now().await;
                 }
