@@ -38,17 +38,18 @@ const QUIET: Behaviour = Behaviour { pending: 0, wakes: false, fails: false };
 const YIELDS: Behaviour = Behaviour { pending: 1, wakes: true, fails: false };
 const FAILING: Behaviour = Behaviour { pending: 0, wakes: false, fails: true };
 
-/// Allocations and bytes per call, of so many calls that nothing is left of what only the first takes.
-fn allocations(calls: u64, run: impl FnOnce()) -> [f64; 2] {
-    let before = heap::asked();
-    run();
-    let after = heap::asked();
-    [after.allocations - before.allocations, after.bytes - before.bytes].map(|n| n as f64 / calls as f64)
+/// Allocations and bytes per call: what 200 take more than 100.
+fn allocations(mut run: impl FnMut(u64)) -> [f64; 2] {
+    let [once, twice] = [100, 200].map(|calls| {
+        let before = heap::asked();
+        run(calls);
+        let after = heap::asked();
+        [after.allocations - before.allocations, after.bytes - before.bytes]
+    });
+    [0, 1].map(|unit| (twice[unit] as f64 - once[unit] as f64) / 100.0)
 }
 
-struct Allocations {
-    calls: u64,
-}
+struct Allocations;
 
 impl Visit for Allocations {
     type Output = [f64; 2];
@@ -56,7 +57,7 @@ impl Visit for Allocations {
     fn visit<C: Contender>(self, mut contender: C) -> [f64; 2] {
         let runtime = drive::runtime();
         runtime.block_on(drive::in_task(&mut contender, 16));
-        allocations(self.calls, || runtime.block_on(drive::in_task(&mut contender, self.calls)))
+        allocations(|calls| runtime.block_on(drive::in_task(&mut contender, calls)))
     }
 }
 
@@ -117,8 +118,8 @@ fn over_bare<const N: usize>(all: [[f64; 2]; N]) -> [String; N] {
     })
 }
 
-fn allocated<const N: usize>(names: [&str; N], inner: Behaviour, base: Duration, calls: u64) -> [String; N] {
-    over_bare(names.map(|name| visit(name, inner.service(), base, Allocations { calls })))
+fn allocated<const N: usize>(names: [&str; N], inner: Behaviour, base: Duration) -> [String; N] {
+    over_bare(names.map(|name| visit(name, inner.service(), base, Allocations)))
 }
 
 fn main() {
@@ -138,7 +139,7 @@ fn calls(callgrind: &Callgrind) {
     row("one call, answered at once", "instr over bare", "<= 50 (35)", instructions(&happy));
     row("", "atomics", "0", happy.map(|cost| whole(cost.atomics)));
     row("", "clock reads", "0", happy.map(|cost| whole(cost.clock_reads)));
-    row("", "allocs (bytes)", "0", allocated(CONTENDERS, QUIET, TEN, 10_000));
+    row("", "allocs (bytes)", "0", allocated(CONTENDERS, QUIET, TEN));
     row("another poll of a pending call", "instr over bare", "<= 12", instructions(&over("poll", 20_000)));
     row("the same, waking its task", "instr over bare", "<= 12", instructions(&over("poll-wake", 20_000)));
 
@@ -162,9 +163,9 @@ fn calls(callgrind: &Callgrind) {
     };
     let zero_times = CONTENDERS.map(zero_time);
     row("", "ns", "<= 1000", zero_times.map(whole));
-    row("", "allocs (bytes)", "0", allocated(CONTENDERS, FAILING, Duration::ZERO, 100));
+    row("", "allocs (bytes)", "0", allocated(CONTENDERS, FAILING, Duration::ZERO));
     row("one retry, 10 to 20 ms", "instr over bare", "<= 3500", skip(instructions(&over("ms10", 100)), &["tower-min"]));
-    row("", "allocs (bytes)", "0", skip(allocated(CONTENDERS, FAILING, TEN, 50).to_vec(), &["tower-min"]));
+    row("", "allocs (bytes)", "0", skip(allocated(CONTENDERS, FAILING, TEN).to_vec(), &["tower-min"]));
 
     let policy = RetryPolicy::new().wait(wait::floored_jitter());
     let limit = size_of::<Answer>().max(size_of::<Sleep>())
@@ -202,9 +203,8 @@ fn http(callgrind: &Callgrind) {
     let server = http::Server { fails: false };
     let run = |name: &str, calls| http::visit(name, server, TEN, http::Calls(calls));
     let allocated = ALL.map(|name| {
-        run(name, 16);
-        allocations(100, || {
-            run(name, 100);
+        allocations(|calls| {
+            run(name, calls);
         })
     });
     row("", "allocs over bare (bytes)", "<= 2", over_bare(allocated));
@@ -218,10 +218,7 @@ fn http(callgrind: &Callgrind) {
     let both = ["bare", "ours"];
     head("A question to Gemini", &both);
     row("answered at once", "instr over bare", "<= 100", instructions(&callgrind.over("gemini", both, 500)));
-    let allocated = both.map(|name| {
-        http::ask(name, 16);
-        allocations(100, || http::ask(name, 100))
-    });
+    let allocated = both.map(|name| allocations(|calls| http::ask(name, calls)));
     row("", "allocs over bare (bytes)", "0", over_bare(allocated));
 }
 
@@ -232,7 +229,7 @@ fn bodies(callgrind: &Callgrind) {
     for (shape, frames, size) in bodies::SHAPES {
         let cost = callgrind.over(&format!("body@{shape}"), ALL, 1000);
         row(&format!("{frames} frames of {size} B"), "instr over bare", "", instructions(&cost));
-        let allocated = ALL.map(|name| allocations(100, || bodies::run(shape, name, 100)));
+        let allocated = ALL.map(|name| allocations(|bodies| bodies::run(shape, name, bodies)));
         let target = if frames > 1 { "<= 6" } else { "" };
         row("", "allocs over bare (bytes)", target, over_bare(allocated));
         costs.push(cost);
@@ -262,7 +259,7 @@ fn protected(callgrind: &Callgrind) {
         row("", "atomics", "", costs.map(|cost| format!("{:.1}", cost.atomics)));
         row("", "clock reads", "", costs.map(|cost| format!("{:.1}", cost.clock_reads)));
     }
-    row("", "allocs (bytes)", "0", allocated(PROTECTED, QUIET, TEN, 10_000));
+    row("", "allocs (bytes)", "0", allocated(PROTECTED, QUIET, TEN));
     row("size of the future", "bytes", "", PROTECTED.map(|name| visit(name, QUIET.service(), TEN, Size).0.to_string()));
     for tasks in [64, 1024] {
         let name = format!("throughput, {tasks} tasks: at once");
