@@ -716,6 +716,7 @@ async fn a_call_that_is_tried_again_opens_one_connection() {
             .wait(wait::fixed(Duration::from_millis(10)))
             .classify(classify())
             .keep(FlatCopy)
+            .budget(Budget::standard())
             .hook(Idempotency)
             .hook(Mark)
             .hook(Deadlines)

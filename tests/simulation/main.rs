@@ -2,15 +2,22 @@
 //!
 //! The whole page and its pictures: `cd benches && cargo run --release --bin simulation`.
 
+#[cfg(feature = "http")]
+mod layers_http;
 #[path = "mod.rs"]
 mod simulation;
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use simulation::{
     Player,
     engine::{Report, SECOND},
+    layers::{self, Caller},
     scenarios::{self, TRIGGERED, contention, spread},
+};
+use tower_tenacity::{
+    Attempt, Decision, Policy, RetryPolicy, StopReason,
+    classify::{self, Class},
 };
 
 #[test]
@@ -105,4 +112,118 @@ fn the_same_seed_gives_the_same_run() {
     let play = |seed| scenarios::partial_failure(Player::Standard, 0.1, 5, seed);
     assert_eq!(play(3).attempts_at, play(3).attempts_at);
     assert_ne!(play(3).attempts_at, play(4).attempts_at);
+}
+
+#[test]
+fn a_quota_that_is_shared_costs_few_refusals() {
+    for (processes, refusals) in [(1, 20), (20, 250)] {
+        let shared = layers::quota(Caller::Shared, processes, 1);
+        assert!(shared.success() >= 0.98, "{processes}: {}", shared.success());
+        assert!(shared.refusals <= refusals, "{processes}: {} refusals", shared.refusals);
+        assert_eq!(shared.early, 0, "{processes}");
+        let alone = layers::quota(Caller::Obedient, processes, 1);
+        assert_eq!(alone.early, 0, "{processes}");
+        assert!(alone.refusals > 5 * shared.refusals / if processes == 1 { 1 } else { 4 }, "{}", alone.refusals);
+        let deaf = layers::quota(Caller::Deaf, processes, 1);
+        assert!(
+            deaf.early > 0 && deaf.success() < 0.95,
+            "a control that does as well proves nothing: {}",
+            deaf.success()
+        );
+    }
+}
+
+#[test]
+fn a_hint_beyond_the_deadline_ends_the_call_at_once() {
+    let asked = Duration::from_secs(600);
+    let (took, attempts, hint) = layers::long_hint(asked, Duration::from_secs(30));
+    assert!(took <= Duration::from_millis(6), "{took:?}");
+    assert_eq!((attempts, hint), (1, Some(asked)));
+    // One that fits is waited for.
+    let (took, attempts, hint) = layers::long_hint(Duration::from_secs(10), Duration::from_secs(60));
+    assert!(took >= Duration::from_secs(20) && attempts == 3 && hint.is_none(), "{took:?}");
+}
+
+#[test]
+fn a_breaker_does_to_a_partial_failure_what_its_documentation_says() {
+    assert!(layers::breaker(0.3, 300, 1) >= 0.65, "below its rate it loses nothing");
+    for (share, most) in [(0.5, 0.05), (0.75, 0.02)] {
+        let answered = layers::breaker(share, 600, 1);
+        assert!(answered < most, "{share}: {answered}");
+    }
+}
+
+#[test]
+fn half_open_is_not_stuck_when_probes_are_dropped() {
+    let (closed_after, dropped) = layers::dropped_probes(1);
+    assert!(dropped >= 3, "{dropped} probes");
+    assert!(closed_after <= Duration::from_secs(61), "{closed_after:?}");
+}
+
+#[test]
+fn nested_layers_do_not_multiply() {
+    let (_, steady) = layers::nested(true, 1);
+    assert!(steady <= 1.33, "{steady}");
+    let (all, steady) = layers::nested(false, 1);
+    assert!(all > 20.0 && steady > 20.0, "without budgets: {all}, {steady}");
+    #[cfg(feature = "http")]
+    assert_eq!(layers_http::nested_http(1), 7, "three by the innermost layer, then two for each of the others");
+}
+
+// 16: whatever a server asks for, the wait is ours or what it asked for.
+fn decided(class: Class) -> Option<Duration> {
+    let mut policy = RetryPolicy::new().classify(classify::by(move |_: &Result<(), ()>| class));
+    match Policy::<(), (), ()>::decide(&mut policy, &Attempt::new(1), Some(&mut ()), &mut Err(())) {
+        Decision::Retry { after } => Some(after),
+        Decision::GiveUp(StopReason::ServerDelay { .. }) => None,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn absurd_hints_are_no_hints() {
+    let own = Duration::from_secs(1)..=Duration::from_secs(20);
+    for _ in 0..200 {
+        assert!(own.contains(&decided(Class::throttled(None)).unwrap()));
+        assert!(own.contains(&decided(Class::throttled(Some(Duration::ZERO))).unwrap()));
+        let obeyed = decided(Class::throttled(Some(Duration::from_secs(100)))).unwrap();
+        assert!((100.0..=110.0).contains(&obeyed.as_secs_f64()), "{obeyed:?}");
+    }
+    assert_eq!(decided(Class::throttled(Some(Duration::MAX))), None);
+}
+
+#[cfg(feature = "http")]
+#[test]
+fn absurd_headers_and_clocks_that_jump_are_survived() {
+    use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+    use tower_tenacity::policy::http::hints;
+
+    let hour = Duration::from_secs(3600);
+    // Sunday, 6 November 1994, 08:49:37 GMT.
+    let written = SystemTime::UNIX_EPOCH + Duration::from_secs(784_111_777);
+    for now in [written - hour, written, written + hour, SystemTime::UNIX_EPOCH, SystemTime::UNIX_EPOCH - hour] {
+        for name in ["retry-after", "retry-after-ms", "x-ratelimit-reset"] {
+            for value in [
+                "NaN",
+                "-1",
+                "1e300",
+                "-1e300",
+                "inf",
+                "0",
+                "",
+                "99999999999999999999",
+                "Sun, 06 Nov 1994 08:49:37 GMT",
+            ] {
+                let mut headers = HeaderMap::new();
+                headers.insert(HeaderName::from_static(name), HeaderValue::from_static(value));
+                let hint = hints::retry_after(StatusCode::TOO_MANY_REQUESTS, &headers, || now);
+                match decided(Class::throttled(hint)) {
+                    Some(wait) => assert!(wait <= Duration::from_secs(330), "{name}: {value}: {wait:?}"),
+                    None => {
+                        assert!(hint.is_some_and(|hint| hint > Duration::from_secs(300)), "{name}: {value}: {hint:?}")
+                    }
+                }
+            }
+        }
+    }
 }

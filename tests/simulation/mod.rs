@@ -6,6 +6,7 @@
 
 pub mod contention;
 pub mod engine;
+pub mod layers;
 pub mod ours;
 pub mod rivals;
 pub mod scenarios;

@@ -1,8 +1,10 @@
 //! The whole simulation: one page of figures, and the pictures of README and docs.
 //!
-//! `cargo run --release --bin simulation [-- SEEDS [FOLDER]]`. Five seeds unless said otherwise; without a folder nothing is
+//! `cargo run --release --features paused --bin simulation [-- SEEDS [FOLDER]]`. Five seeds unless said otherwise; without a folder nothing is
 //! drawn. With `../src/guide` as the folder it draws what the docs show.
 
+#[path = "../../../../tests/simulation/layers_http.rs"]
+mod layers_http;
 mod plots;
 #[path = "../../../../tests/simulation/mod.rs"]
 mod simulation;
@@ -12,6 +14,7 @@ use std::time::Duration;
 use simulation::{
     Player,
     engine::{Report, SECOND},
+    layers::{self, Caller, QUOTA_SECONDS},
     scenarios::{self, Spread, TRIGGERED, WATCHED, spread},
 };
 
@@ -36,6 +39,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     page.load();
     page.herd();
     page.contention();
+    page.quota();
+    page.layers();
     Ok(())
 }
 
@@ -93,20 +98,12 @@ impl Page {
     fn small(&self) {
         head(
             "2, 3, 14, 15. A lone slow client; a blip; a closed loop; a server that stays slow",
-            &[
-                "lone client: answered",
-                "blip of 2 s: calls lost of some 1400",
-                "closed loop: attempts per call",
-                "slow server: attempts per call / answered",
-            ],
+            &["lone client: answered", "blip of 2 s: calls lost of some 1400", "closed loop: attempts per call", "slow server: attempts per call / answered"],
         );
         for player in Player::ALL {
-            let lone =
-                spread(self.reports(|seed| scenarios::lone_client(player, 50_000, seed)).iter().map(Report::success));
-            let blip =
-                spread(self.reports(|seed| scenarios::blip(player, seed)).iter().map(|report| report.lost() as f64));
-            let closed =
-                spread(self.reports(|seed| scenarios::closed_loop(player, 60, seed)).iter().map(Report::amplification));
+            let lone = spread(self.reports(|seed| scenarios::lone_client(player, 50_000, seed)).iter().map(Report::success));
+            let blip = spread(self.reports(|seed| scenarios::blip(player, seed)).iter().map(|report| report.lost() as f64));
+            let closed = spread(self.reports(|seed| scenarios::closed_loop(player, 60, seed)).iter().map(Report::amplification));
             let slow = self.reports(|seed| scenarios::slow_server(player, 300, seed));
             row(
                 player.name(),
@@ -181,9 +178,7 @@ impl Page {
             [("ours, no budget", scenarios::herd), ("exponential, no jitter", scenarios::herd_without_jitter)];
         for (name, play) in played {
             let reports = self.reports(play);
-            let fullest = reports
-                .iter()
-                .map(|report| f64::from(report.first_retries_at.iter().max().copied().unwrap_or(0)) / 5000.0);
+            let fullest = reports.iter().map(|report| f64::from(report.first_retries_at.iter().max().copied().unwrap_or(0)) / 5000.0);
             row(
                 name,
                 &[
@@ -204,6 +199,70 @@ impl Page {
             let writes = spread(runs.iter().map(|run| run.1 as f64));
             row(name, &[format!("{:.0}", time.mean), format!("{:.0}", writes.mean)]);
         }
+    }
+}
+
+impl Page {
+    fn quota(&self) {
+        head(
+            &format!(
+                "9. A quota of 60 calls a minute, in which six bursts of three calls a second last for 25 s each ({QUOTA_SECONDS} s, about \
+                 1300 calls); deadline 180 s: calls answered / 429s"
+            ),
+            &["1 process", "20 processes", "retries before their own hint"],
+        );
+        for caller in Caller::ALL {
+            let mut early = 0;
+            let mut cells: Vec<_> = [1, 20]
+                .map(|processes| {
+                    let runs: Vec<_> = (1..=self.seeds).map(|seed| layers::quota(caller, processes, seed)).collect();
+                    early += runs.iter().map(|run| run.early).sum::<u64>();
+                    let refusals = spread(runs.iter().map(|run| run.refusals as f64));
+                    format!("{} / {}", worst(spread(runs.iter().map(layers::Quota::success)), false, 3), worst(refusals, true, 0))
+                })
+                .into();
+            cells.push(early.to_string());
+            row(caller.name(), &cells);
+        }
+    }
+
+    fn layers(&self) {
+        head(
+            "10, 11, 13. What the layers do, each by itself",
+            &["", "wanted"],
+        );
+        let (took, attempts, hint) = layers::long_hint(Duration::from_secs(600), Duration::from_secs(30));
+        row(
+            "10. `Retry-After: 600` with a deadline of 30 s",
+            &[format!("ends after {took:?}, {attempts} attempt, asked for {hint:?}"), "at once, 1 attempt, hint in the error".to_owned()],
+        );
+        for share in [0.3, 0.5, 0.75] {
+            let answered = spread((1..=self.seeds).map(|seed| layers::breaker(share, 600, seed)));
+            row(
+                &format!("11. {:.0} % of calls fail, breaker with its defaults: answered", share * 100.0),
+                &[worst(answered, false, 3), format!("{:.2} without a breaker", 1.0 - share)],
+            );
+        }
+        let probes: Vec<_> = (1..=self.seeds).map(layers::dropped_probes).collect();
+        let closed = spread(probes.iter().map(|probe| probe.0.as_secs_f64()));
+        let dropped = spread(probes.iter().map(|probe| probe.1 as f64));
+        row(
+            "11. all probes dropped for two minutes: seconds until closed, once well / probes dropped",
+            &[format!("{} / {:.0}", worst(closed, true, 1), dropped.mean), "≤ 61: the longest open time".to_owned()],
+        );
+        for (name, budget, wanted) in [("a standard budget each", true, "≤ 1.33 in the end"), ("no budgets", false, "27 is what to avoid")] {
+            let runs: Vec<_> = (1..=self.seeds).map(|seed| layers::nested(budget, seed)).collect();
+            let all = worst(spread(runs.iter().map(|run| run.0)), true, 2);
+            let last = worst(spread(runs.iter().map(|run| run.1)), true, 2);
+            row(
+                &format!("13. three nested layers of 3 attempts, all fails for 5 min, {name}: attempts per call / in the last minute"),
+                &[format!("{all} / {last}"), wanted.to_owned()],
+            );
+        }
+        row(
+            "13. the same with HTTP requests, which are marked, and nothing but the marks: attempts",
+            &[layers_http::nested_http(1).to_string(), "7 = 3 + 2 + 2".to_owned()],
+        );
     }
 }
 

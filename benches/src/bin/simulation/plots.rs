@@ -12,6 +12,7 @@ use tower_tenacity::{
 use crate::simulation::{
     Player,
     engine::Report,
+    layers::{Caller, QUOTA_SECONDS, quota},
     scenarios::{self, spread},
 };
 
@@ -31,6 +32,7 @@ pub fn draw(folder: &Path, seeds: u64) -> Done {
     delays(&folder.join("delays.svg"))?;
     outage(&folder.join("outage.svg"))?;
     amplification(&folder.join("amplification.svg"), seeds)?;
+    cooldown(&folder.join("cooldown.svg"))?;
     Ok(())
 }
 
@@ -40,7 +42,14 @@ struct Line {
     dashed: bool,
 }
 
-fn lines(path: &Path, title: &str, x: (&str, f64, f64), y: (&str, f64, f64), lines: &[Line]) -> Done {
+fn lines(
+    path: &Path,
+    title: &str,
+    x: (&str, f64, f64),
+    y: (&str, f64, f64),
+    legend: SeriesLabelPosition,
+    lines: &[Line],
+) -> Done {
     let root = SVGBackend::new(path, SIZE).into_drawing_area();
     root.fill(&WHITE)?;
     let mut chart = ChartBuilder::on(&root)
@@ -65,13 +74,13 @@ fn lines(path: &Path, title: &str, x: (&str, f64, f64), y: (&str, f64, f64), lin
     chart
         .configure_series_labels()
         .background_style(WHITE.mix(0.85))
-        .position(SeriesLabelPosition::UpperRight)
+        .position(legend)
         .draw()?;
     root.present()?;
     Ok(())
 }
 
-/// What each wait can be after each attempt: its bounds, and forty draws.
+/// What each wait can be after each attempt: fifteen draws.
 fn delays(path: &Path) -> Done {
     let root = SVGBackend::new(path, (720, 300)).into_drawing_area();
     root.fill(&WHITE)?;
@@ -93,13 +102,12 @@ fn delays(path: &Path) -> Done {
             .build_cartesian_2d(0.5..6.5, 0.0..9.0)?;
         chart.configure_mesh().light_line_style(WHITE).x_labels(6).x_desc("after attempt").y_desc("s").draw()?;
         for attempt in 1..=6 {
-            let draws = (0..40).map(|_| {
+            let draws = (0..15).map(|_| {
                 let random = &mut Random::from_thread();
                 wait.delay(&Attempt::new(attempt), Class::transient(), &Err(()), random).as_secs_f64()
             });
             // Side by side, so that equal ones are seen.
-            let points =
-                draws.enumerate().map(|(index, delay)| (f64::from(attempt) - 0.25 + index as f64 / 80.0, delay));
+            let points = draws.enumerate().map(|(index, delay)| (f64::from(attempt) - 0.25 + index as f64 / 30.0, delay));
             let points: Vec<_> = points.collect();
             chart.draw_series(points.into_iter().map(|point| Circle::new(point, 1, COLORS[0].filled())))?;
         }
@@ -124,6 +132,7 @@ fn outage(path: &Path) -> Done {
         "Everything fails for 5 s: attempts per second, at 700 calls per second of a server that can do 1000",
         ("seconds since the outage began", -5.0, 24.0),
         ("attempts per second", 0.0, 2200.0),
+        SeriesLabelPosition::UpperRight,
         &all,
     )
 }
@@ -159,6 +168,32 @@ fn amplification(path: &Path, seeds: u64) -> Done {
         "Attempts per call, three at most, by the share of attempts that fail",
         ("% of attempts that fail", 0.0, 100.0),
         ("attempts per call", 1.0, 3.0),
+        SeriesLabelPosition::MiddleLeft,
+        &all,
+    )
+}
+
+/// 429s that a quota has answered with, over time.
+fn cooldown(path: &Path) -> Done {
+    let of = |caller: Caller| {
+        let refusals = quota(caller, 1, 1).refusals_at;
+        let mut sum = 0;
+        let mut points = vec![(0.0, 0.0)];
+        for step in 1..=QUOTA_SECONDS / 10 {
+            let ten = refusals.iter().skip((step as usize - 1) * 10).take(10).sum::<u32>();
+            sum += ten;
+            points.push((step as f64 / 6.0, f64::from(sum)));
+        }
+        Line { name: caller.name().to_owned(), points, dashed: caller == Caller::NoRetries }
+    };
+    let all: Vec<_> = [Caller::Shared, Caller::Deaf, Caller::Obedient, Caller::NoRetries].into_iter().map(of).collect();
+    let most = all.iter().filter_map(|line| line.points.last()).map(|point| point.1).fold(0.0, f64::max);
+    lines(
+        path,
+        "A quota of 60 calls a minute, and six bursts of three a second: 429s so far",
+        ("minutes", 0.0, 30.0),
+        ("429s", 0.0, (most / 100.0).ceil() * 100.0),
+        SeriesLabelPosition::UpperLeft,
         &all,
     )
 }
