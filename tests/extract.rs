@@ -25,10 +25,13 @@ use tokio::{
 use tower::{BoxError, Layer, Service, ServiceBuilder, ServiceExt, service_fn};
 use tower_tenacity::{
     RetryLayer, RetryPolicy,
+    circuit_breaker::{BreakerPolicy, CircuitBreakerLayer},
+    cooldown::CooldownLayer,
     extract::{Check, Extract, ExtractError, ExtractLayer, Extracted, Failure, NoCheck, Problems},
     gemini::{self, Content, GenerateContent, GenerateContentResponse, NoAnswer, Role},
     stop,
     testing::{GeminiServer, Reply, Script, Step},
+    timeout::AttemptTimeoutLayer,
     wait,
 };
 
@@ -719,6 +722,28 @@ async fn a_stack_over_a_real_socket_keeps_the_two_budgets_apart() {
     let turns: Vec<_> =
         server.requests().iter().map(|request| request.json()["contents"].as_array().unwrap().len()).collect();
     assert_eq!((turns, server.remaining()), (vec![1, 1, 3, 3, 3, 1], 1));
+}
+
+#[tokio::test]
+async fn the_whole_stack_answers_through_rate_limits_and_bad_answers() {
+    let server = GeminiServer::start([
+        Reply::rate_limited(Duration::from_millis(10)),
+        Reply::overloaded(),
+        Reply::text(NO_JSON),
+        Reply::json(json!({ "name": "Jason", "age": 25 })),
+    ])
+    .await
+    .unwrap();
+    let stack = ServiceBuilder::new()
+        .layer(ExtractLayer::<User>::new().reasks(2))
+        .layer(RetryLayer::new(gemini::policy().wait(wait::none())))
+        .layer(CooldownLayer::new(gemini::classify()))
+        .layer(CircuitBreakerLayer::new(BreakerPolicy::new()).classify(gemini::classify()))
+        .layer(AttemptTimeoutLayer::new(Duration::from_secs(10)).deadline(GenerateContent::until))
+        .service(gemini::Gemini::new("key").unwrap().base_url(server.url()).unwrap());
+    let user = stack.oneshot(question()).await.unwrap();
+    assert_eq!(user.value(), &jason());
+    assert_eq!((user.report().answers().len(), server.remaining()), (2, 0));
 }
 
 // What is reported.

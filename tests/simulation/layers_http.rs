@@ -10,6 +10,7 @@ use super::simulation::layers::play;
 
 /// 13 for HTTP: the attempts that one call makes through three layers of three attempts, of which the inner ones see that the
 /// request is marked. The budgets pay for everything.
+#[allow(unreachable_pub)]
 pub fn nested_http(seed: u64) -> u32 {
     play(seed, || async {
         let sent = Rc::new(RefCell::new(0));
