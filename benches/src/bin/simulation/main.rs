@@ -3,9 +3,9 @@
 //! `cargo run --release --bin simulation [-- SEEDS [FOLDER]]`. Five seeds unless said otherwise; without a folder nothing is
 //! drawn. With `../src/guide` as the folder it draws what the docs show.
 
-mod plots;
 #[path = "../../../../tests/simulation/mod.rs"]
 mod simulation;
+mod plots;
 
 use std::time::Duration;
 
@@ -93,20 +93,12 @@ impl Page {
     fn small(&self) {
         head(
             "2, 3, 14, 15. A lone slow client; a blip; a closed loop; a server that stays slow",
-            &[
-                "lone client: answered",
-                "blip of 2 s: calls lost of some 1400",
-                "closed loop: attempts per call",
-                "slow server: attempts per call / answered",
-            ],
+            &["lone client: answered", "blip of 2 s: calls lost of some 1400", "closed loop: attempts per call", "slow server: attempts per call / answered"],
         );
         for player in Player::ALL {
-            let lone =
-                spread(self.reports(|seed| scenarios::lone_client(player, 50_000, seed)).iter().map(Report::success));
-            let blip =
-                spread(self.reports(|seed| scenarios::blip(player, seed)).iter().map(|report| report.lost() as f64));
-            let closed =
-                spread(self.reports(|seed| scenarios::closed_loop(player, 60, seed)).iter().map(Report::amplification));
+            let lone = spread(self.reports(|seed| scenarios::lone_client(player, 50_000, seed)).iter().map(Report::success));
+            let blip = spread(self.reports(|seed| scenarios::blip(player, seed)).iter().map(|report| report.lost() as f64));
+            let closed = spread(self.reports(|seed| scenarios::closed_loop(player, 60, seed)).iter().map(Report::amplification));
             let slow = self.reports(|seed| scenarios::slow_server(player, 300, seed));
             row(
                 player.name(),
@@ -181,9 +173,7 @@ impl Page {
             [("ours, no budget", scenarios::herd), ("exponential, no jitter", scenarios::herd_without_jitter)];
         for (name, play) in played {
             let reports = self.reports(play);
-            let fullest = reports
-                .iter()
-                .map(|report| f64::from(report.first_retries_at.iter().max().copied().unwrap_or(0)) / 5000.0);
+            let fullest = reports.iter().map(|report| f64::from(report.first_retries_at.iter().max().copied().unwrap_or(0)) / 5000.0);
             row(
                 name,
                 &[

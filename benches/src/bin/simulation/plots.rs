@@ -98,8 +98,7 @@ fn delays(path: &Path) -> Done {
                 wait.delay(&Attempt::new(attempt), Class::transient(), &Err(()), random).as_secs_f64()
             });
             // Side by side, so that equal ones are seen.
-            let points =
-                draws.enumerate().map(|(index, delay)| (f64::from(attempt) - 0.25 + index as f64 / 80.0, delay));
+            let points = draws.enumerate().map(|(index, delay)| (f64::from(attempt) - 0.25 + index as f64 / 80.0, delay));
             let points: Vec<_> = points.collect();
             chart.draw_series(points.into_iter().map(|point| Circle::new(point, 1, COLORS[0].filled())))?;
         }
