@@ -13,10 +13,17 @@ use tower::retry::{
     backoff::{Backoff, ExponentialBackoff, ExponentialBackoffMaker, MakeBackoff},
     budget::{Budget, TpsBudget},
 };
+use tower::{BoxError, util::MapErr};
 use tower_layer::Layer;
 use tower_resilience_retry::{ExponentialRandomBackoff, RetryLayer as ResilienceLayer};
 use tower_service::Service;
-use tower_tenacity::{Attempt, Decision, Keep, Policy, Retry, RetryPolicy, wait};
+use tower_tenacity::{
+    Attempt, Decision, Keep, Policy, Retry, RetryPolicy,
+    circuit_breaker::{self, BreakerPolicy, CircuitBreakerLayer},
+    classify,
+    cooldown::{self, CooldownLayer},
+    wait,
+};
 
 use crate::{Failed, Inner};
 
@@ -65,8 +72,30 @@ pub fn visit<V: Visit>(name: &str, inner: Inner, base: Duration, visitor: V) -> 
             let builder = ExponentialBuilder::default().with_min_delay(base).with_max_times(2).with_jitter();
             visitor.visit(ByFunction { inner, builder, call: backon_call })
         }
+        // Not in the report: what it costs to be able to see them.
+        "breaker" => visitor.visit(boxed(CircuitBreakerLayer::new(BreakerPolicy::new()).layer(inner))),
+        "breaker-observed" => {
+            let layer = CircuitBreakerLayer::new(BreakerPolicy::new()).observe(Seen);
+            visitor.visit(boxed(layer.layer(inner)))
+        }
+        "cooldown" => visitor.visit(boxed(CooldownLayer::new(classify::errors()).layer(inner))),
+        "cooldown-observed" => visitor.visit(boxed(CooldownLayer::new(classify::errors()).observe(Seen).layer(inner))),
         _ => panic!("no contender is called {name}"),
     }
+}
+
+/// Is told everything, and does nothing with it.
+struct Seen;
+
+impl circuit_breaker::Observer for Seen {}
+impl cooldown::Observer for Seen {}
+
+// Layers that box errors: unboxed again, for those who compare.
+fn boxed<S>(service: S) -> Stacked<MapErr<S, fn(BoxError) -> Failed>> {
+    fn unbox(error: BoxError) -> Failed {
+        error.downcast().map_or(Failed(0), |failed| *failed)
+    }
+    Stacked(MapErr::new(service, unbox))
 }
 
 struct Stacked<S>(S);
