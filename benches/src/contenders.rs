@@ -91,7 +91,9 @@ impl circuit_breaker::Observer for Seen {}
 impl cooldown::Observer for Seen {}
 
 // Layers that box errors: unboxed again, for those who compare.
-fn boxed<S>(service: S) -> Stacked<MapErr<S, fn(BoxError) -> Failed>> {
+type Unboxed<S> = Stacked<MapErr<S, fn(BoxError) -> Failed>>;
+
+fn boxed<S>(service: S) -> Unboxed<S> {
     fn unbox(error: BoxError) -> Failed {
         error.downcast().map_or(Failed(0), |failed| *failed)
     }
