@@ -14,6 +14,7 @@ use tower::retry::{
     backoff::{Backoff, ExponentialBackoff, ExponentialBackoffMaker, MakeBackoff},
     budget::{Budget as _, TpsBudget},
 };
+use tower::{BoxError, util::MapErr};
 use tower_layer::Layer;
 use tower_resilience_retry::{ExponentialRandomBackoff, RetryLayer as ResilienceLayer};
 use tower_service::Service;
@@ -21,7 +22,7 @@ use tower_tenacity::{
     Attempt, Decision, Keep, Policy, Retry, RetryLayer, RetryPolicy,
     circuit_breaker::{self, BreakerPolicy, CircuitBreakerLayer},
     classify,
-    cooldown::CooldownLayer,
+    cooldown::{self, CooldownLayer},
     policy::budget::{Budget, KeyedBudget},
     wait,
 };
@@ -74,8 +75,30 @@ pub fn visit<V: Visit>(name: &str, inner: Inner, base: Duration, visitor: V) -> 
             let builder = ExponentialBuilder::default().with_min_delay(base).with_max_times(2).with_jitter();
             visitor.visit(ByFunction { inner, builder, call: backon_call })
         }
+        // Not in the report: what it costs to be able to see them.
+        "breaker-observed" => {
+            let layer = CircuitBreakerLayer::new(BreakerPolicy::new()).observe(Seen);
+            visitor.visit(boxed(layer.layer(inner)))
+        }
+        "cooldown-observed" => visitor.visit(boxed(CooldownLayer::new(classify::errors()).observe(Seen).layer(inner))),
         _ => protected(name, inner, base, visitor),
     }
+}
+
+/// Is told everything, and does nothing with it.
+struct Seen;
+
+impl circuit_breaker::Observer for Seen {}
+impl cooldown::Observer for Seen {}
+
+// Layers that box errors: unboxed again, for those who compare.
+type Unboxed<S> = Stacked<MapErr<S, fn(BoxError) -> Failed>>;
+
+fn boxed<S>(service: S) -> Unboxed<S> {
+    fn unbox(error: BoxError) -> Failed {
+        error.downcast().map_or(Failed(0), |failed| *failed)
+    }
+    Stacked(MapErr::new(service, unbox))
 }
 
 struct Stacked<S>(S);

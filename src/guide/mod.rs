@@ -8,4 +8,17 @@ pub mod layer_order {}
 pub mod idempotency {}
 
 #[doc = include_str!("numbers.md")]
+///
+/// # In pictures
+///
+/// Fifteen draws of each wait after each attempt, where the multiplier is 1 s and the cap 8 s:
+///
+#[doc = include_str!("delays.svg")]
+///
+/// What an outage looks like to the server, with and without a budget:
+///
+#[doc = include_str!("outage.svg")]
+///
+/// [Budgets](crate::policy::budget) and [cool-downs](crate::cooldown) have theirs. `benches/SIMULATION.md` in the repository has all
+/// figures, and how they are made.
 pub mod numbers {}

@@ -47,7 +47,7 @@ impl Caller {
             Self::NoRetries => "no retries",
             Self::Deaf => "3 attempts, deaf to the hint",
             Self::Obedient => "3 attempts, as the server asks",
-            Self::Shared => "the same, with a cool-down",
+            Self::Shared => "3 attempts and a cool-down",
         }
     }
 }

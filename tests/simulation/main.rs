@@ -220,7 +220,7 @@ fn absurd_headers_and_clocks_that_jump_are_survived() {
                 match decided(Class::throttled(hint)) {
                     Some(wait) => assert!(wait <= Duration::from_secs(330), "{name}: {value}: {wait:?}"),
                     None => {
-                        assert!(hint.is_some_and(|hint| hint > Duration::from_secs(300)), "{name}: {value}: {hint:?}")
+                        assert!(hint.is_some_and(|hint| hint > Duration::from_secs(300)), "{name}: {value}: {hint:?}");
                     }
                 }
             }

@@ -47,7 +47,11 @@
 //! 1  +  ratio · s  +  reserve / (λ · W)
 //! ```
 //!
-//! over any time that is long against the window, and a server that collapsed at the load `ρ` (of its capacity) recovers if
+//! over any time that is long against the window. In the simulation of a hundred clients with ten calls a second each:
+//!
+#![doc = include_str!("../../guide/amplification.svg")]
+//!
+//! And a server that collapsed at the load `ρ` (of its capacity) recovers if
 //! `reserve / (λ · W) < 1/ρ − 1`. For [`standard`](Budget::standard) at a load of 0.8 that is more than one request
 //! in 8 s from each client. **Fleets of smaller clients use [`fleet`](Budget::fleet)**, with a reserve of one: in the same simulation
 //! 8000 clients of one request in 10 s each recovered with it, and not with a reserve of two.

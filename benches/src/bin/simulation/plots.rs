@@ -58,7 +58,7 @@ fn lines(
         .x_label_area_size(36)
         .y_label_area_size(54)
         .build_cartesian_2d(x.1..x.2, y.1..y.2)?;
-    chart.configure_mesh().light_line_style(WHITE).x_desc(x.0).y_desc(y.0).draw()?;
+    chart.configure_mesh().max_light_lines(0).x_desc(x.0).y_desc(y.0).draw()?;
     for (index, line) in lines.iter().enumerate() {
         let color = COLORS[index % COLORS.len()];
         let points = line.points.iter().copied();
@@ -100,7 +100,7 @@ fn delays(path: &Path) -> Done {
             .x_label_area_size(30)
             .y_label_area_size(26)
             .build_cartesian_2d(0.5..6.5, 0.0..9.0)?;
-        chart.configure_mesh().light_line_style(WHITE).x_labels(6).x_desc("after attempt").y_desc("s").draw()?;
+        chart.configure_mesh().max_light_lines(0).x_labels(6).x_desc("after attempt").y_desc("s").draw()?;
         for attempt in 1..=6 {
             let draws = (0..15).map(|_| {
                 let random = &mut Random::from_thread();
