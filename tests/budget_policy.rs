@@ -171,3 +171,22 @@ async fn a_call_under_way_does_not_hold_the_budget_back() {
     assert_eq!(failing(&policy(&budget)).await.0, 3);
     call.abort();
 }
+
+#[tokio::test(start_paused = true)]
+async fn each_key_has_a_budget_of_its_own() {
+    let made = Arc::new(AtomicU32::new(0));
+    let counted = made.clone();
+    let service = service_fn(move |_: &'static str| {
+        counted.fetch_add(1, SeqCst);
+        ready(Err::<(), _>("down"))
+    });
+    let policy = RetryPolicy::new().wait(wait::none()).budget(Budget::standard().per(|host: &&'static str| *host));
+    let layer = RetryLayer::new(policy.clone());
+    for (host, attempts) in [("a", 3), ("a", 1), ("b", 3), ("a", 1), ("b", 1)] {
+        layer.layer(service.clone()).oneshot(host).await.unwrap_err();
+        assert_eq!(made.swap(0, SeqCst), attempts, "{host}");
+    }
+    let unbudgeted = RetryLayer::new(policy.without_budget());
+    unbudgeted.layer(service).oneshot("a").await.unwrap_err();
+    assert_eq!(made.load(SeqCst), 3);
+}
