@@ -59,15 +59,15 @@ use tower_tenacity::{
     telemetry::{BreakerMetrics, CooldownMetrics, Metrics},
 };
 
+# #[tokio::main(flavor = \"current_thread\", start_paused = true)] async fn main() {
+# use tower::ServiceExt;
 let policy = RetryPolicy::new().classify(circuit_breaker::classify().or(classify::errors()));
 let service = ServiceBuilder::new()
     .layer(RetryLayer::new(policy.observe(Metrics::new(\"prices\"))))
     .layer(CooldownLayer::new(classify::errors()).observe(CooldownMetrics::new(\"prices\")))
     .layer(CircuitBreakerLayer::new(BreakerPolicy::new()).observe(BreakerMetrics::new(\"prices\")))
     .service(service_fn(|item: u32| async move { Ok::<_, std::io::Error>(item * 2) }));
-# #[tokio::main(flavor = \"current_thread\", start_paused = true)] async fn main() {
-# use tower::ServiceExt;
-# assert_eq!(service.oneshot(21).await.unwrap(), 42);
+assert_eq!(service.oneshot(21).await.unwrap(), 42);
 # }
 ```
 "
