@@ -81,6 +81,12 @@ impl<Res> Classify<Res, Error> for Classifier {
             Err(error) => self.class_of(error),
         })
     }
+
+    // Whether there is an answer in it is another question.
+    #[inline]
+    fn accepts(&self, _: &Res) -> bool {
+        true
+    }
 }
 
 impl<Res> Classify<Res, BoxError> for Classifier {
@@ -100,6 +106,12 @@ impl<Res> Classify<Res, BoxError> for Classifier {
                 None => return known_class(outermost),
             }
         }
+    }
+
+    // Whether there is an answer in it is another question.
+    #[inline]
+    fn accepts(&self, _: &Res) -> bool {
+        true
     }
 }
 

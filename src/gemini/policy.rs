@@ -79,4 +79,8 @@ impl<Kept, Res, E> Hooks<GenerateContent, Kept, Res, E> for PerQuestion {
     fn is_timed(&self) -> bool {
         false
     }
+
+    fn sees_success(&self) -> bool {
+        false
+    }
 }

@@ -486,8 +486,8 @@ where
     }
 
     #[inline]
-    fn accepts(&mut self, _: &Res) -> bool {
-        let accepted = self.classify.accepts_responses() && !self.hooks.sees_success();
+    fn accepts(&mut self, response: &Res) -> bool {
+        let accepted = !self.hooks.sees_success() && self.classify.accepts(response);
         if accepted && self.is_enabled() {
             self.budget.deposit(Instant::now);
         }

@@ -121,7 +121,8 @@ impl<Res, E> Classify<Res, E> for Errors {
         })
     }
 
-    fn accepts_responses(&self) -> bool {
+    #[inline]
+    fn accepts(&self, _: &Res) -> bool {
         true
     }
 }

@@ -82,9 +82,10 @@ pub trait Classify<Res, E> {
     /// permanent.
     fn classify(&self, outcome: &Result<Res, E>) -> Option<Class>;
 
-    /// Whether every `Ok` is a success, whatever is in it, so that only errors need to be shown to this. Defaults to
-    /// `false`.
-    fn accepts_responses(&self) -> bool {
+    /// Whether `response` is a success for certain. One for which this answers `true` need not be shown to
+    /// [`classify`](Classify::classify), which spares the common case a detour. Defaults to `false`: not certain.
+    fn accepts(&self, response: &Res) -> bool {
+        let _ = response;
         false
     }
 }

@@ -39,4 +39,8 @@ impl<B, Kept, Res, E> Hooks<Request<B>, Kept, Res, E> for PreviousAttempts {
     fn is_timed(&self) -> bool {
         false
     }
+
+    fn sees_success(&self) -> bool {
+        false
+    }
 }

@@ -193,6 +193,11 @@ impl<B, E: ErrorChain<M>, M> Classify<Response<B>, E> for Classifier<M> {
             Err(error) => self.class_of_error(error.outermost()),
         }
     }
+
+    #[inline]
+    fn accepts(&self, response: &Response<B>) -> bool {
+        self.statuses.is_none() && status::is_answer(response.status())
+    }
 }
 
 // Not derived: that would ask the same of the marker.

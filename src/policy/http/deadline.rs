@@ -57,4 +57,8 @@ impl<B, Kept, Res, E> Hooks<Request<B>, Kept, Res, E> for Deadlines {
     fn is_timed(&self) -> bool {
         false
     }
+
+    fn sees_success(&self) -> bool {
+        false
+    }
 }

@@ -115,6 +115,10 @@ where
     fn is_timed(&self) -> bool {
         false
     }
+
+    fn sees_success(&self) -> bool {
+        false
+    }
 }
 
 fn is_worth_it<B: Body>(response: &Response<B>, max_bytes: u64) -> bool {

@@ -81,6 +81,10 @@ impl<B, Kept, Res, E> Hooks<Request<B>, Kept, Res, E> for Idempotency {
     fn is_timed(&self) -> bool {
         false
     }
+
+    fn sees_success(&self) -> bool {
+        false
+    }
 }
 
 #[inline]

@@ -41,6 +41,10 @@ impl<B, Kept, Res, E> Hooks<Request<B>, Kept, Res, E> for Mark {
     fn is_timed(&self) -> bool {
         false
     }
+
+    fn sees_success(&self) -> bool {
+        false
+    }
 }
 
 /// Tells the server the number of each attempt from the second on, in the header `name`; a hook for
@@ -89,6 +93,10 @@ impl<B, Kept, Res, E> Hooks<Request<B>, Kept, Res, E> for AttemptHeader {
     }
 
     fn is_timed(&self) -> bool {
+        false
+    }
+
+    fn sees_success(&self) -> bool {
         false
     }
 }
