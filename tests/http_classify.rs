@@ -511,3 +511,16 @@ fn a_preset_with_it_can_be_named() {
     check::<io::Error>(&RetryPolicy::new().classify(classify::retry_if(classify::never()).or(policy::classify())));
     check::<BoxError>(&RetryPolicy::new().classify(classify::retry_if(classify::never()).or(policy::classify())));
 }
+
+#[test]
+fn what_is_accepted_unseen_is_what_would_be_a_success() {
+    for status in (100..1000).filter_map(|status| StatusCode::from_u16(status).ok()) {
+        let response = Response::builder().status(status).header("retry-after", "1").body(()).unwrap();
+        let plain = Classifier::new();
+        let accepted = Classify::<_, std::io::Error>::accepts(&plain, &response);
+        let overridden = plain.statuses(|status| (status == StatusCode::ACCEPTED).then(Class::transient));
+        assert!(!Classify::<_, std::io::Error>::accepts(&overridden, &response), "{status}");
+        let success = plain.classify(&Ok::<_, std::io::Error>(response)) == Some(Class::Success);
+        assert_eq!(accepted, success, "{status}");
+    }
+}
