@@ -22,6 +22,7 @@
 //! * [`policy`]: the decisions. [`RetryPolicy`] is put together from [`stop`], [`wait`] and
 //!   [`classify`](mod@classify); [`Policy`] is the trait behind it; [`hooks`] let one watch and change.
 //! * [`circuit_breaker`] and [`cooldown`]: layers that protect the server, and the caller, from what retries cannot cure.
+//! * [`timeout`]: a limit for each attempt, never more than the time left.
 //! * [`telemetry`]: what is reported about all that, and under which names.
 //! * [`guide`]: where the layer goes in a stack, what may be sent twice, which numbers to choose.
 #![cfg_attr(feature = "gemini", doc = "* [`gemini`]: a Gemini client as a tower service, and its ready-made policy.")]
@@ -32,7 +33,7 @@
 //!
 //! | feature | adds |
 //! |---|---|
-//! | none | `retry`, `policy`, `circuit_breaker` and `cooldown` |
+//! | none | `retry`, `policy`, `timeout`, `circuit_breaker`, `cooldown` and `telemetry` |
 //! | `http` (default) | `policy::http`, `policy::grpc` and `body`: retries of HTTP and gRPC calls |
 //! | `gemini` | `gemini`: `generateContent` over hyper and rustls, or over any HTTP service |
 //! | `extract` | `extract`: typed, checked answers; brings `gemini` |

@@ -741,7 +741,7 @@ async fn the_whole_stack_answers_through_rate_limits_and_bad_answers() {
         .layer(CircuitBreakerLayer::new(BreakerPolicy::new()).classify(gemini::classify()))
         .layer(AttemptTimeoutLayer::new(Duration::from_secs(10)).deadline(GenerateContent::until))
         .service(gemini::Gemini::new("key").unwrap().base_url(server.url()).unwrap());
-    let user = stack.oneshot(question()).await.unwrap();
+    let user = tokio::spawn(stack.oneshot(question())).await.unwrap().unwrap();
     assert_eq!(user.value(), &jason());
     assert_eq!((user.report().answers().len(), server.remaining()), (2, 0));
 }

@@ -40,16 +40,18 @@
 //! [out of the way](Handle::disable), until it is [reset](Handle::reset).
 //!
 //! What opens a circuit, for how long, and with how many probes it closes is said by [`BreakerPolicy`], whose table tells
-//! each default and its reason. What a failure is, by [`classify`](CircuitBreakerLayer::classify); **a 429 is none**, as it says how
+//! each default and its reason. What a failure is, by [`classify`](CircuitBreakerLayer::classify); the default knows no more than
+//! `Ok` and `Err`. **Over HTTP or Gemini give it `policy::http::classify()` or `gemini::classify()`**, or a 503 that is a response
+//! does not count, and a 429 that is an error does. To a classifier that knows throttling a 429 is no failure, as it says how
 //! much the caller sends and not how well the service is. There is one circuit for each layer, or one
 //! [for each key](CircuitBreakerLayer::per).
 //!
 //! # Whether you want one
 //!
 //! No layer of this crate brings one along. A breaker knows two states of the world, and what is between them it
-//! makes worse: **where each call fails with a probability of one half, the defaults let fewer than 1 % of all calls
-//! succeed rather than 50 %**, as unlucky probes keep it open, and ever longer. Up to 40 % it does not open and
-//! nothing is lost. (A hundred calls a second for ten minutes; a test holds these figures.)
+//! makes worse: **where each call fails with a probability of one half, the defaults let about 1 % of all calls
+//! succeed rather than 50 %**, as unlucky probes keep it open, and ever longer. Up to 35 % nothing is lost; at 40 % it may open
+//! now and then. (A hundred calls a second for ten minutes; a test holds the two ends.)
 //!
 //! * Against retries that make an overload worse, bound the retries: that does the safe part, and loses nothing where
 //!   only some calls fail.
@@ -63,8 +65,8 @@
 //! errors are failures to it. A timeout *above* drops the call instead. That counts as nothing, unless
 //! [slow calls](BreakerPolicy::slow_calls) are watched.
 //!
-//! The retry policy has to be told what [`CircuitOpen`] means, by [`classify()`] before its own classifier: never sent,
-//! and to be tried again when the next probe is due. Other than most failures that may be done for a request
+//! The ready-made policies for HTTP, gRPC and Gemini know what [`CircuitOpen`] means; any other has to be told, by [`classify()`]
+//! before its own classifier: never sent, and to be tried again when the next probe is due. Other than most failures that may be done for a request
 //! that must not be carried out twice. A deadline or a longest pause that would be overrun ends the call at once.
 //!
 //! ```

@@ -15,6 +15,26 @@
 //! # Ok(()) }
 //! ```
 //!
+//! All around it, from the outside in: retries, a pause for all callers of a quota that is used up, a breaker, a limit for each attempt:
+//!
+//! ```
+//! use std::time::Duration;
+//! use tower::ServiceBuilder;
+//! use tower_tenacity::{
+//!     RetryLayer, circuit_breaker::{BreakerPolicy, CircuitBreakerLayer}, gemini::{self, Gemini, GenerateContent},
+//!     timeout::AttemptTimeoutLayer,
+//! };
+//!
+//! # fn main() -> Result<(), gemini::Error> {
+//! let gemini = ServiceBuilder::new()
+//!     .layer(RetryLayer::new(gemini::policy()))
+//!     .layer(gemini::cooldown())
+//!     .layer(CircuitBreakerLayer::new(BreakerPolicy::new()).classify(gemini::classify()))
+//!     .layer(AttemptTimeoutLayer::new(Duration::from_secs(60)).deadline(GenerateContent::until))
+//!     .service(Gemini::new("a-key")?);
+//! # fn check<S: tower::Service<GenerateContent>>(_: &S) {} check(&gemini); Ok(()) }
+//! ```
+//!
 //! A response need not hold an answer: the prompt may be blocked, the answer cut off or empty.
 //! [`GenerateContentResponse::answer`] tells before anything is parsed, and [`NoAnswer`] says what came instead.
 

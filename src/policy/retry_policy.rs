@@ -116,7 +116,7 @@ impl<S, W, C, H, K, B> RetryPolicy<S, W, C, H, K, B> {
         RetryPolicy { stop, wait, classify, hooks, keep, max_server_delay, options, budget }
     }
 
-    /// Adds ready-made [hooks](Hooks), such as those of [`http`](super::http). They run after those added before, and the settings
+    /// Adds ready-made [hooks](Hooks), such as those of `policy::http`. They run after those added before, and the settings
     /// of one call that they make go before those of the others.
     pub fn hook<N>(self, hook: N) -> RetryPolicy<S, W, C, (H, N), K, B> {
         let Self { stop, wait, classify, hooks, keep, max_server_delay, options, budget } = self;
@@ -326,7 +326,7 @@ impl<S, W, C, H, K, B> RetryPolicy<S, W, C, H, K, B> {
     }
 
     /// Whether a request may be sent again when the server may have seen it already. Switched off, only a request that
-    /// [never reached](Class::Unsent) the server is sent again. Default: on; for HTTP see [`http`](super::http), which knows
+    /// [never reached](Class::Unsent) the server is sent again. Default: on; for HTTP see `policy::http`, which knows
     /// it from each request.
     pub const fn idempotent(mut self, idempotent: bool) -> Self {
         self.options = self.options.idempotent(idempotent);

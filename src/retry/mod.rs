@@ -50,7 +50,7 @@
 //! * No allocation, no lock and, for a call that is answered at once, no reading of a clock. A delay of zero does not
 //!   touch the timer.
 //! * The state of a call lives in its future. Dropping the future at any point cancels the call.
-//! * At most 32 attempts are made in one poll; then the task yields.
+//! * At most 32 retries are made in one poll; then the task yields.
 //!
 //! # Where it belongs in a stack
 //!
@@ -135,6 +135,12 @@
 //!     .boxed::<String, u32, MyError>();
 //! # let _ = policy;
 //! ```
+//!
+//! “The trait `RepeatBody` is not implemented for `Body`”: the body streams. Put a `ReplayBodyLayer` outside of the retry layer.
+//!
+//! If the innermost service's error is a boxed one, an `async move` block around the call may be refused in `tokio::spawn` or in a handler
+//! (“implementation of `From`” or “`ErrorChain` is not general enough”), which is a limitation of the compiler. Write
+//! `tokio::spawn(service.oneshot(request))`, or put the stack into tower's `BoxCloneSyncService`.
 //!
 //! # Panics
 //!

@@ -33,7 +33,7 @@
 //!
 //! * **Successes fund it**, not requests and not time. While nothing works it runs dry, and retries stop; where it is
 //!   funded by requests (Finagle, tower's `TpsBudget`) or bounded by concurrency (Envoy), a server that fails everything still
-//!   sees 2.2 to 2.7 times the traffic, and in simulations of a server slowed down for ten seconds at 80 % load neither recovered.
+//!   sees 2.2 to 3.0 times the traffic, and in simulations of a server slowed down for ten seconds at 80 % load neither recovered.
 //! * **The reserve is tiny**, and it comes back a window after it was spent. It is what lets a lone fresh client make three
 //!   attempts. Each client has its own, so a reserve per second, or a bucket that begins full, multiplied by thousands of small
 //!   clients, is what keeps a server down.
@@ -53,7 +53,7 @@
 //!
 //! And a server that collapsed at the load `ρ` (of its capacity) recovers if
 //! `reserve / (λ · W) < 1/ρ − 1`. For [`standard`](Budget::standard) at a load of 0.8 that is more than one request
-//! in 8 s from each client. **Fleets of smaller clients use [`fleet`](Budget::fleet)**, with a reserve of one: in the same simulation
+//! in 7.5 s from each client. **Fleets of smaller clients use [`fleet`](Budget::fleet)**, with a reserve of one: in the same simulation
 //! 8000 clients of one request in 10 s each recovered with it, and not with a reserve of two.
 //!
 //! # What it costs
@@ -155,7 +155,7 @@ impl Budget {
     /// What is right for most: a tenth of the successes of the last 60 s, and a reserve of two.
     ///
     /// The best compromise found between surviving an overload and curing a partial failure: with 100 clients at a load of 0.8
-    /// it recovers, it lets three attempts cure all but 1.6 % of the calls while a tenth of the attempts fail, and a lone client
+    /// it recovers, it lets three attempts cure all but 1.8 % of the calls while a tenth of the attempts fail, and a lone client
     /// with a request in 5 s is served about as well.
     pub fn standard() -> Self {
         Self::with(Settings::new(100_000_000, 2))
