@@ -1,6 +1,6 @@
 //! A shortened run of the simulation: what the defaults must achieve in each world, and that what must fail fails.
 //!
-//! The whole page and its pictures: `cd benches && cargo run --release --bin simulation`.
+//! The whole page and its pictures: `cd benches && cargo run --release --features paused --bin simulation`.
 
 #[cfg(feature = "http")]
 mod layers_http;
