@@ -55,8 +55,7 @@ impl<M> Classifier<M> {
 
 impl<Res, M, E: ErrorChain<M>> Classify<Res, E> for Classifier<M> {
     fn classify(&self, outcome: &Result<Res, E>) -> Option<Class> {
-        let refused = CircuitOpen::find(outcome.as_ref().err()?.outermost())?;
-        Some(Class::Unsent { retry_after: refused.retry_after() })
+        CircuitOpen::find(outcome.as_ref().err()?.outermost()).map(CircuitOpen::class)
     }
 }
 

@@ -47,6 +47,11 @@ impl CircuitOpen {
         self.state
     }
 
+    /// What it means to a layer further out: nothing was sent, and another attempt may be made when the probe is due.
+    pub(crate) const fn class(&self) -> classify::Class {
+        classify::Class::Unsent { retry_after: self.retry_after }
+    }
+
     /// The refusal in a chain of causes, if there is one, however many layers lie between.
     #[must_use]
     pub fn find<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a Self> {

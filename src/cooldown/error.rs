@@ -1,8 +1,8 @@
-use std::{error::Error, fmt, io, sync::Arc, time::Duration};
+use std::{error::Error, fmt, time::Duration};
 
 use tokio::time::Instant;
 
-use crate::policy::classify::Class;
+use crate::policy::classify::{Class, causes_of};
 
 /// A call that was not made, because its quota is cooling down for longer than the call can wait; found in the boxed error of
 /// a [`Cooldown`](super::Cooldown).
@@ -86,16 +86,5 @@ impl Error for CoolingDown {}
 /// ```
 #[must_use]
 pub fn class_of(error: &(dyn Error + 'static)) -> Option<Class> {
-    let mut error = error;
-    loop {
-        let shared = || error.downcast_ref::<Arc<CoolingDown>>().map(|error| &**error);
-        if let Some(found) = error.downcast_ref::<CoolingDown>().or_else(shared) {
-            return Some(found.class());
-        }
-        error = match error.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
-            // The source of an `io::Error` is that of the error inside it, which is thereby skipped.
-            Some(inner) => inner,
-            None => error.source()?,
-        };
-    }
+    causes_of(error).next().map(CoolingDown::class)
 }
