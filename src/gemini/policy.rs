@@ -1,15 +1,12 @@
 use std::time::Duration;
 
 use super::{Classifier, GenerateContent};
-use crate::{
-    policy::{
-        Attempt, CallOptions, RetryPolicy,
-        budget::{Budget, Funds},
-        hooks::Hooks,
-        keep::Cloned,
-        stop, wait,
-    },
-    timeout::Deadline,
+use crate::policy::{
+    Attempt, CallOptions, RetryPolicy,
+    budget::{Budget, Funds},
+    hooks::Hooks,
+    keep::Cloned,
+    stop, wait,
 };
 
 /// The type of [`policy`], to be named in a struct field.
@@ -71,8 +68,8 @@ impl<Kept, Res, E> Hooks<GenerateContent, Kept, Res, E> for PerQuestion {
 
     fn before_attempt(&self, attempt: &Attempt, question: &mut GenerateContent) {
         question.sent_before |= attempt.number() > 1;
-        if let Some(moment) = attempt.time_left().and_then(|left| attempt.now().checked_add(left)) {
-            question.set_deadline(Deadline::at(moment));
+        if let Some(deadline) = attempt.deadline() {
+            question.set_deadline(deadline);
         }
     }
 

@@ -3,6 +3,8 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::Nanos;
+#[cfg(feature = "http")]
+use crate::timeout::Deadline;
 
 /// One attempt of a call, as everything that decides sees it. Times are kept up to 584 years, to the nanosecond.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,6 +89,12 @@ impl Attempt {
     #[must_use]
     pub fn now(&self) -> Instant {
         self.now.unwrap_or_else(Instant::now)
+    }
+
+    /// The moment at which the time left is over; beyond what the clock can count there is none to speak of.
+    #[cfg(feature = "http")]
+    pub(crate) fn deadline(&self) -> Option<Deadline> {
+        self.time_left().and_then(|left| self.now().checked_add(left)).map(Deadline::at)
     }
 
     /// What is left of the policy's [timeout](crate::Policy::timeout), if it has one.

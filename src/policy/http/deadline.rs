@@ -45,10 +45,7 @@ impl<B, Kept, Res, E> Hooks<Request<B>, Kept, Res, E> for Deadlines {
 
     #[inline]
     fn before_attempt(&self, attempt: &Attempt, request: &mut Request<B>) {
-        let Some(left) = attempt.time_left() else { return };
-        // Beyond what the clock can count there is no deadline to speak of.
-        let Some(moment) = attempt.now().checked_add(left) else { return };
-        let nearest = Deadline::at(moment);
+        let Some(nearest) = attempt.deadline() else { return };
         if request.extensions().get().is_none_or(|given| nearest < *given) {
             request.extensions_mut().insert(nearest);
         }

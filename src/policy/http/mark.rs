@@ -6,8 +6,7 @@ use crate::policy::{Attempt, CallOptions, hooks::Hooks};
 #[derive(Clone, Copy)]
 struct SentBefore;
 
-/// Marks a request that is made from another one, which was sent before.
-#[cfg(feature = "gemini")]
+/// Marks a request that was sent before, or is made from one that was.
 pub(crate) fn mark_as_sent_before(extensions: &mut http::Extensions) {
     extensions.insert(SentBefore);
 }
@@ -34,7 +33,7 @@ impl<B, Kept, Res, E> Hooks<Request<B>, Kept, Res, E> for Mark {
     #[inline]
     fn before_attempt(&self, attempt: &Attempt, request: &mut Request<B>) {
         if attempt.number() > 1 {
-            request.extensions_mut().insert(SentBefore);
+            mark_as_sent_before(request.extensions_mut());
         }
     }
 
