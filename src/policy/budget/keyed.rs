@@ -70,7 +70,6 @@ impl<F, K: Eq + Hash> KeyedBudget<F, K> {
     }
 
     /// As [`of`](Self::of), for one call.
-    #[allow(dead_code, reason = "for the calls of a policy that has a budget")]
     pub(crate) fn local<Req: ?Sized>(&self, request: &Req, now: impl FnOnce() -> Instant) -> LocalBudget
     where
         F: Fn(&Req) -> K,

@@ -243,7 +243,6 @@ impl Budget {
 
     /// The handle for a call made on this thread.
     #[inline]
-    #[allow(dead_code, reason = "for the calls of a policy that has a budget")]
     pub(crate) fn local(&self) -> LocalBudget {
         self.here().clone()
     }
