@@ -157,3 +157,43 @@ fn classes_answer_for_themselves() {
     assert!(!Class::Permanent.is_retryable() && !Class::Success.is_retryable());
     assert!(Class::Permanent.is_failure() && !Class::Success.is_failure());
 }
+
+#[test]
+fn what_is_accepted_or_ignored_unseen_is_what_would_be_said_of_it() {
+    fn check(classify: impl Classify<u16, io::Error>, expected: [&str; 3]) {
+        let said = [200, 429, 503].map(|status| {
+            let class = classify.classify(&Ok(status));
+            let (accepts, ignores) = (classify.accepts(&status), classify.ignores(&status));
+            assert!(!accepts || class == Some(Class::Success), "{status}");
+            assert!(!ignores || class.is_none(), "{status}");
+            if accepts {
+                "accepted"
+            } else if ignores {
+                "ignored"
+            } else {
+                "asked"
+            }
+        });
+        assert_eq!(said, expected);
+    }
+    const IGNORED: [&str; 3] = ["ignored"; 3];
+    let busy = || classify::on_error(|_: &io::Error| true);
+    let down = || classify::on_response(|status: &u16| *status == 503);
+    check(classify::errors(), ["accepted"; 3]);
+    check(classify::by(|_: &Result<u16, io::Error>| None), ["asked"; 3]);
+    check(classify::retry_if(|_: &Result<u16, io::Error>| false), ["asked"; 3]);
+    check(classify::retry_if(busy()), IGNORED);
+    check(classify::throttled_if(classify::error_message("slow down")), IGNORED);
+    check(classify::permanent_if(classify::error_type::<io::Error, _>() | classify::never()), IGNORED);
+    check(classify::retry_if(classify::on_cause(|_: &io::Error| true) & classify::always()), IGNORED);
+    check(classify::retry_if(down()), ["ignored", "ignored", "asked"]);
+    check(classify::retry_if(busy() | down()), ["ignored", "ignored", "asked"]);
+    check(classify::retry_if(busy() & down()), IGNORED);
+    check(classify::retry_if(!busy()), ["asked"; 3]);
+    // A chain knows what its parts know, in their order.
+    check(classify::retry_if(busy()).or(classify::errors()), ["accepted"; 3]);
+    check(classify::retry_if(down()).or(classify::errors()), ["accepted", "accepted", "asked"]);
+    check(classify::by(|_: &Result<u16, io::Error>| None).or(classify::errors()), ["asked"; 3]);
+    check(classify::retry_if(busy()).or(classify::throttled_if(busy())), IGNORED);
+    check(&Arc::new(classify::errors()), ["accepted"; 3]);
+}

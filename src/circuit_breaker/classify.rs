@@ -57,6 +57,11 @@ impl<Res, M, E: ErrorChain<M>> Classify<Res, E> for Classifier<M> {
     fn classify(&self, outcome: &Result<Res, E>) -> Option<Class> {
         CircuitOpen::find(outcome.as_ref().err()?.outermost()).map(CircuitOpen::class)
     }
+
+    #[inline]
+    fn ignores(&self, _: &Res) -> bool {
+        true
+    }
 }
 
 impl<M> Clone for Classifier<M> {

@@ -487,7 +487,9 @@ where
 
     #[inline]
     fn accepts(&mut self, response: &Res) -> bool {
-        let accepted = !self.hooks.sees_success() && self.classify.accepts(response);
+        // Where nobody has an opinion, a response is a success.
+        let accepted =
+            !self.hooks.sees_success() && (self.classify.accepts(response) || self.classify.ignores(response));
         if accepted && self.is_enabled() {
             self.budget.deposit(Instant::now);
         }

@@ -144,6 +144,16 @@ impl<Res, E, A: Classify<Res, E>, B: Classify<Res, E>> Classify<Res, E> for Or<A
     fn classify(&self, outcome: &Result<Res, E>) -> Option<Class> {
         self.first.classify(outcome).or_else(|| self.second.classify(outcome))
     }
+
+    #[inline]
+    fn accepts(&self, response: &Res) -> bool {
+        self.first.accepts(response) || (self.first.ignores(response) && self.second.accepts(response))
+    }
+
+    #[inline]
+    fn ignores(&self, response: &Res) -> bool {
+        self.first.ignores(response) && self.second.ignores(response)
+    }
 }
 
 macro_rules! conditional {
@@ -163,6 +173,11 @@ macro_rules! conditional {
         impl<Res, E, P: Predicate<Res, E>> Classify<Res, E> for $name<P> {
             fn classify(&self, outcome: &Result<Res, E>) -> Option<Class> {
                 self.predicate.test(outcome).then_some($class)
+            }
+
+            #[inline]
+            fn ignores(&self, response: &Res) -> bool {
+                self.predicate.rules_out(response)
             }
         }
     )+};
@@ -206,6 +221,16 @@ macro_rules! forward {
         impl<Res, E, C: Classify<Res, E> + ?Sized> Classify<Res, E> for $pointer {
             fn classify(&self, outcome: &Result<Res, E>) -> Option<Class> {
                 (**self).classify(outcome)
+            }
+
+            #[inline]
+            fn accepts(&self, response: &Res) -> bool {
+                (**self).accepts(response)
+            }
+
+            #[inline]
+            fn ignores(&self, response: &Res) -> bool {
+                (**self).ignores(response)
             }
         }
     )+};

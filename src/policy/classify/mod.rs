@@ -88,6 +88,15 @@ pub trait Classify<Res, E> {
         let _ = response;
         false
     }
+
+    /// Whether there is no opinion on `response` for certain: [`classify`](Classify::classify) would answer `None`. Defaults to
+    /// `false`: not certain.
+    ///
+    /// Most classifiers look at errors only. One that says so here lets a [chain](Errors::or) of them accept a response unseen.
+    fn ignores(&self, response: &Res) -> bool {
+        let _ = response;
+        false
+    }
 }
 
 impl Class {

@@ -19,6 +19,13 @@ use super::source::{ErrorChain, any_cause};
 pub trait Predicate<Res, E> {
     /// Whether it is so.
     fn test(&self, outcome: &Result<Res, E>) -> bool;
+
+    /// Whether it is not so for certain where the outcome is this response: [`test`](Predicate::test) would answer `false`.
+    /// Defaults to `false`: not certain. What is ruled out need not be tested, which spares successes a detour.
+    fn rules_out(&self, response: &Res) -> bool {
+        let _ = response;
+        false
+    }
 }
 
 impl<Res, E, F> Predicate<Res, E> for F
@@ -152,6 +159,11 @@ impl<Res, E, F: Fn(&E) -> bool> Predicate<Res, E> for OnError<F> {
     fn test(&self, outcome: &Result<Res, E>) -> bool {
         outcome.as_ref().is_err_and(&self.condition)
     }
+
+    #[inline]
+    fn rules_out(&self, _: &Res) -> bool {
+        true
+    }
 }
 
 /// A response for which a closure holds; made by [`on_response`].
@@ -163,6 +175,11 @@ pub struct OnResponse<F> {
 impl<Res, E, F: Fn(&Res) -> bool> Predicate<Res, E> for OnResponse<F> {
     fn test(&self, outcome: &Result<Res, E>) -> bool {
         outcome.as_ref().is_ok_and(&self.condition)
+    }
+
+    #[inline]
+    fn rules_out(&self, response: &Res) -> bool {
+        !(self.condition)(response)
     }
 }
 
@@ -195,6 +212,11 @@ impl<Res, E: ErrorChain<M>, T: Error + 'static, M> Predicate<Res, E> for ErrorTy
     fn test(&self, outcome: &Result<Res, E>) -> bool {
         outcome.as_ref().is_err_and(|error| any_cause(error.outermost(), |_: &T| true))
     }
+
+    #[inline]
+    fn rules_out(&self, _: &Res) -> bool {
+        true
+    }
 }
 
 /// An error of a certain type, or caused by one, for which a closure holds; made by [`on_cause`].
@@ -220,6 +242,11 @@ where
     fn test(&self, outcome: &Result<Res, E>) -> bool {
         outcome.as_ref().is_err_and(|error| any_cause(error.outermost(), &self.condition))
     }
+
+    #[inline]
+    fn rules_out(&self, _: &Res) -> bool {
+        true
+    }
 }
 
 /// An error with a certain message; made by [`error_message`] and [`error_message_contains`].
@@ -235,6 +262,11 @@ impl<Res, E: fmt::Display> Predicate<Res, E> for ErrorMessage {
             let message = error.to_string();
             if self.exact { message == self.message } else { message.contains(self.message) }
         })
+    }
+
+    #[inline]
+    fn rules_out(&self, _: &Res) -> bool {
+        true
     }
 }
 
@@ -256,6 +288,11 @@ impl<Res, E> Predicate<Res, E> for Never {
     fn test(&self, _: &Result<Res, E>) -> bool {
         false
     }
+
+    #[inline]
+    fn rules_out(&self, _: &Res) -> bool {
+        true
+    }
 }
 
 /// Holds where either predicate does; made by `|`.
@@ -269,6 +306,11 @@ impl<Res, E, A: Predicate<Res, E>, B: Predicate<Res, E>> Predicate<Res, E> for A
     fn test(&self, outcome: &Result<Res, E>) -> bool {
         self.first.test(outcome) || self.second.test(outcome)
     }
+
+    #[inline]
+    fn rules_out(&self, response: &Res) -> bool {
+        self.first.rules_out(response) && self.second.rules_out(response)
+    }
 }
 
 /// Holds where both predicates do; made by `&`.
@@ -281,6 +323,11 @@ pub struct All<A, B> {
 impl<Res, E, A: Predicate<Res, E>, B: Predicate<Res, E>> Predicate<Res, E> for All<A, B> {
     fn test(&self, outcome: &Result<Res, E>) -> bool {
         self.first.test(outcome) && self.second.test(outcome)
+    }
+
+    #[inline]
+    fn rules_out(&self, response: &Res) -> bool {
+        self.first.rules_out(response) || self.second.rules_out(response)
     }
 }
 
