@@ -58,6 +58,7 @@ pub mod retry;
 pub mod telemetry;
 #[cfg(feature = "testing")]
 pub mod testing;
+mod threads;
 pub mod timeout;
 
 pub use error::BoxError;

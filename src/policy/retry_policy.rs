@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use super::{
     Attempt, BoxPolicy, CallOptions, Decision, Keep, Nanos, Policy, Random, StopReason,
-    budget::{Funds, NoBudget, Purse},
+    budget::{Funds, NoBudget, Pays, Purse},
     classify::{self, Class, Classify},
     hooks::{self, Delay, Hooks},
     keep::Cloned,
@@ -314,7 +314,7 @@ impl<S, W, C, H, K, B> RetryPolicy<S, W, C, H, K, B> {
     /// ```
     ///
     /// One for each host, model or whatever else the request tells is [`Budget::per`](super::budget::Budget::per).
-    pub fn budget<B2>(self, budget: B2) -> RetryPolicy<S, W, C, H, K, Funds<B2>> {
+    pub fn budget<B2: Pays>(self, budget: B2) -> RetryPolicy<S, W, C, H, K, Funds<B2>> {
         let Self { stop, wait, classify, hooks, keep, max_server_delay, options, .. } = self;
         RetryPolicy { stop, wait, classify, hooks, keep, max_server_delay, options, budget: Funds::new(budget) }
     }

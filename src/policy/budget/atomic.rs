@@ -1,15 +1,18 @@
 //! The words of a budget, which the [interleavings](super::interleavings) watch.
 
-#[cfg(not(all(test, loom)))]
-pub(super) use std::sync::atomic::{AtomicU64, Ordering::*};
+#[cfg(not(all(test, interleavings)))]
+pub(super) use std::sync::atomic::{AtomicU64, AtomicU64 as StoredU64, Ordering::*};
 
-#[cfg(all(test, loom))]
+#[cfg(all(test, interleavings))]
 pub(super) use watched::*;
 
-#[cfg(all(test, loom))]
+#[cfg(all(test, interleavings))]
 mod watched {
     use std::cell::Cell;
 
+    /// A word that is stored to, and not only exchanged. Loads of it are never taken for writes: loom would let them put back what
+    /// they read in place of a store that came later.
+    pub(crate) use loom::sync::atomic::AtomicU64 as StoredU64;
     pub(crate) use loom::sync::atomic::Ordering::{self, *};
 
     thread_local! {

@@ -104,11 +104,11 @@ impl<F, K: Eq + Hash> fmt::Debug for KeyedBudget<F, K> {
     }
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(all(test, not(interleavings)))]
 mod tests {
     use std::time::Duration;
 
-    use super::*;
+    use super::{super::Taken, *};
 
     const WINDOW: Duration = Duration::from_secs(60);
 
@@ -121,7 +121,7 @@ mod tests {
         let now = Instant::now();
         let budgets = few(8);
         budgets.of(&1, || now).withdraw(now).unwrap().spend();
-        budgets.clone().local(&1, || now).withdraw(now).unwrap().spend();
+        budgets.clone().of(&1, || now).withdraw(now).unwrap().spend();
         assert_eq!(budgets.of(&1, || now).available(now), 0);
         assert_eq!(budgets.of(&2, || now).available(now), 2);
         assert_eq!(format!("{:?}", budgets.budgets), "Keyed { len: 2, .. }");
@@ -166,7 +166,7 @@ mod tests {
         assert!(of_others(2));
         drop(kept);
         assert!(of_others(2));
-        call.withdraw(now).unwrap().spend();
+        Taken::of(&call, now).unwrap().spend();
         drop(call);
         assert!(of_others(2));
         assert_eq!(budgets.of(&1, || now).available(now), 1);

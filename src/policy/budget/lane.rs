@@ -1,61 +1,93 @@
 //! Successes on their way into the window.
 //!
 //! A shared write and a clock reading for each success would cost more than all the rest of a call. So they are gathered: each
-//! thread has a lane, a word in a cache line of its own, and brings sixteen successes at a time. They are credited to the
+//! thread counts in a lane of its own, which nobody else writes to, and brings sixteen successes at a time. They are credited to the
 //! slot in which the sixteen before them were brought, hence never to a later one than they belong to.
 //!
 //! Only where traffic is dense, that is, where sixteen come within one slot; elsewhere each success reads the clock and goes
 //! straight into the window, and none grows old in a lane. When a withdrawal is about to be refused, it first
 //! [collects](Lane::collect) what lies in the lanes.
+//!
+//! # Why none is counted twice
+//!
+//! `earned` only grows, and by one for each success at most. `brought` says how many of them are in the window, and whoever
+//! brings some moves it, by an exchange that succeeds once, from one number to a later one that `earned` has reached. What lies
+//! between the two is theirs to credit.
 
 use super::atomic::*;
 use super::window::{Stamped, Window};
 
 /// How many successes are brought at a time.
-pub(super) const BATCH: u64 = if cfg!(all(test, loom)) { 2 } else { 16 };
+pub(super) const BATCH: u64 = if cfg!(all(test, interleavings)) { 2 } else { 16 };
 
-// The word is a slot and a count. Below `BATCH`, so many successes in a row fell into that slot, all of them credited. From
-// `BATCH` on, what is beyond it waits to be credited to that slot.
 #[repr(align(128))]
-pub(super) struct Lane(AtomicU64);
+pub(super) struct Lane {
+    /// All successes there ever were.
+    earned: StoredU64,
+    /// The number of the success that looks at the clock next, or an earlier one.
+    due: StoredU64,
+    /// How many successes in a row, before they were dense, fell into the slot of `brought`.
+    run: StoredU64,
+    /// How many of the successes are in the window (modulo [`Stamped::MAX_COUNT`] and one), and the slot in which the latest were
+    /// brought by one who looked at the clock.
+    brought: AtomicU64,
+}
 
 impl Lane {
     pub(super) fn new() -> Self {
-        Self(AtomicU64::new(0))
+        let zero = || StoredU64::new(0);
+        let birth = Stamped { slot: Stamped::BIRTH, count: 0 };
+        Self { earned: zero(), due: zero(), run: zero(), brought: AtomicU64::new(birth.pack()) }
     }
 
-    /// Takes in a success. The time is asked for once in sixteen times where traffic is dense.
+    /// Takes in a success, where no other thread does. The time is asked for once in sixteen times where traffic is dense.
     #[inline]
     pub(super) fn deposit(&self, window: &Window, now: impl FnOnce() -> u64) {
-        let word = self.0.load(Relaxed);
-        let count = Stamped::unpack(word).count;
-        // Within a batch nothing but the count changes. Whoever interferes is met again below.
-        let within = (BATCH..2 * BATCH - 1).contains(&count);
-        if !(within && self.0.compare_exchange(word, word + 1, AcqRel, Relaxed).is_ok()) {
-            self.bring(window, now());
+        let earned = self.earned.load(Relaxed) + 1;
+        self.earned.store(earned, Release);
+        if earned >= self.due.load(Relaxed) {
+            self.bring(earned, window, now());
         }
     }
 
+    /// The same, where other threads may.
+    #[inline(never)]
+    pub(super) fn deposit_among_others(&self, window: &Window, now: impl FnOnce() -> u64) {
+        let earned = self.earned.fetch_add(1, AcqRel) + 1;
+        if earned >= self.due.load(Relaxed) {
+            self.bring(earned, window, now());
+        }
+    }
+
+    // Who is due. Where several threads share a lane, `due` and `run` may be off by a few, which only changes who looks at the
+    // clock.
     #[cold]
     #[inline(never)]
-    fn bring(&self, window: &Window, now: u64) {
-        let mut word = self.0.load(Relaxed);
+    fn bring(&self, earned: u64, window: &Window, now: u64) {
+        let dense = self.run.load(Relaxed) >= BATCH;
+        let mut word = self.brought.load(Acquire);
         loop {
             let Stamped { slot, count } = Stamped::unpack(word);
-            let (next, credit) = match count {
-                alone if alone < BATCH => {
-                    let count = if slot == now { count + 1 } else { 1 };
-                    (Stamped { slot: now, count }, Some((now, 1)))
-                }
-                within if within < 2 * BATCH - 1 => (Stamped { slot, count: count + 1 }, None),
-                _ => {
+            let more = pending(earned, count);
+            // This one has just come, unless somebody else has brought it already. Of the others no more is known than that they
+            // came after the latest were brought.
+            let fresh = more.min(1);
+            let next = Stamped { slot: now, count: (count + more) & Stamped::MAX_COUNT };
+            match self.brought.compare_exchange_weak(word, next.pack(), AcqRel, Acquire) {
+                Ok(_) => {
+                    let older = if slot < now { more - fresh } else { 0 };
+                    window.earn(slot, older);
+                    window.earn(now, more - older);
                     // Dense, if it took no longer than a slot; there may be a border in it.
-                    let count = if now <= slot + 1 { BATCH } else { 1 };
-                    (Stamped { slot: now, count }, Some((slot, BATCH)))
+                    let run = match dense {
+                        true if now <= slot + 1 => BATCH,
+                        false if now == slot => self.run.load(Relaxed) + 1,
+                        _ => 1,
+                    };
+                    self.run.store(run, Relaxed);
+                    self.due.store(earned + if run >= BATCH { BATCH } else { 1 }, Relaxed);
+                    return;
                 }
-            };
-            match self.0.compare_exchange_weak(word, next.pack(), AcqRel, Relaxed) {
-                Ok(_) => return credit.into_iter().for_each(|(slot, successes)| window.earn(slot, successes)),
                 Err(other) => word = other,
             }
         }
@@ -63,18 +95,20 @@ impl Lane {
 
     /// Brings into the window what waits here, and says how many.
     pub(super) fn collect(&self, window: &Window) -> u64 {
-        let mut word = self.0.load(Acquire);
+        let mut word = self.brought.load(Acquire);
         loop {
             let Stamped { slot, count } = Stamped::unpack(word);
-            if count <= BATCH {
+            let more = pending(self.earned.load(Acquire), count);
+            if more == 0 {
                 return 0;
             }
-            // The next success has a look at the clock and finds the lane as dense as before, or not.
-            let next = Stamped { slot, count: BATCH - 1 };
-            match self.0.compare_exchange_weak(word, next.pack(), AcqRel, Acquire) {
+            let next = Stamped { slot, count: (count + more) & Stamped::MAX_COUNT };
+            match self.brought.compare_exchange_weak(word, next.pack(), AcqRel, Acquire) {
                 Ok(_) => {
-                    window.earn(slot, count - BATCH);
-                    return count - BATCH;
+                    window.earn(slot, more);
+                    // The next success has a look at the clock, and finds the lane as dense as before, or not.
+                    self.due.store(0, Relaxed);
+                    return more;
                 }
                 Err(other) => word = other,
             }
@@ -83,7 +117,13 @@ impl Lane {
 
     /// How many wait here, and since which slot.
     pub(super) fn waiting(&self) -> Stamped {
-        let word = Stamped::unpack(self.0.load(Acquire));
-        Stamped { count: word.count.saturating_sub(BATCH), ..word }
+        let Stamped { slot, count } = Stamped::unpack(self.brought.load(Acquire));
+        Stamped { slot, count: pending(self.earned.load(Acquire), count) }
     }
+}
+
+// How many of those earned are not among those brought. None, if others brought more meanwhile than this look at `earned` saw.
+const fn pending(earned: u64, brought: u64) -> u64 {
+    let ahead = earned.wrapping_sub(brought) & Stamped::MAX_COUNT;
+    if ahead > Stamped::MAX_COUNT / 2 { 0 } else { ahead }
 }

@@ -80,10 +80,24 @@
 //!   for up to one step more.
 //! * Where more than 16 successes a step come from one thread, they are brought into the window 16 at a time, credited to when the 16 before
 //!   them were. A withdrawal that would be refused first collects what the threads have gathered, so nothing is missing from the
-//!   decision; but after a dense thread falls silent, up to 16 of its next successes may count for as old as its last. There are at
-//!   most as many such threads as the machine has cores, rounded up to a power of two, or 16.
+//!   decision; but after a dense thread falls silent, up to 16 of its next successes may count for as old as its last. At most twice as
+//!   many threads as the machine has cores gather by themselves, and 64. All others do it together; of successes of theirs that come in one
+//!   moment, all but one may count for as old as the last before them.
 //!
 //! Deposits and withdrawals take no lock, and a budget that slept for a month decides in the same fixed time.
+//!
+//! # What it costs while nothing is wrong
+//!
+//! A success is an addition to a word that no other thread writes to. What is left is the count of references: each call holds its
+//! budget, and so counts one up and down again, by two atomic operations on a word that few others write to, some 10 ns. **A budget that lives as
+//! long as the program need not be counted:** [`leak`](Budget::leak) it, as one does with a `Box`.
+//!
+//! ```
+//! use tower_tenacity::{RetryPolicy, policy::budget::Budget};
+//!
+//! let policy = RetryPolicy::new().budget(Budget::standard().leak());
+//! # let _ = policy;
+//! ```
 
 mod atomic;
 mod clock;
@@ -91,37 +105,30 @@ mod keyed;
 mod lane;
 mod purse;
 mod settings;
+mod shared;
 mod window;
 
 use std::{
-    cell::Cell,
     fmt,
     sync::{
-        Arc, OnceLock,
-        atomic::{
-            AtomicUsize,
-            Ordering::{Acquire, Relaxed},
-            fence,
-        },
+        Arc,
+        atomic::{Ordering::Acquire, fence},
     },
-    thread,
     time::Duration,
 };
 
 use tokio::time::Instant;
 
-use clock::Clock;
-use lane::Lane;
+use crate::threads::{Place, places};
 use settings::Settings;
-use window::Window;
+use shared::{Hold, LocalBudget, Shared, Taken};
 
 pub use keyed::KeyedBudget;
-pub use purse::{Funds, NoBudget, Purse};
+pub use purse::{Funds, NoBudget, Pays, Purse};
 pub use settings::InvalidBudget;
 
 // A divisor of 1000, so that windows of whole milliseconds fall into slots of whole microseconds.
 const SLOTS: u64 = 50;
-const MOST_LANES: usize = 16;
 
 /// A bound on the retries of everybody who shares it; see the [module](self).
 ///
@@ -129,26 +136,8 @@ const MOST_LANES: usize = 16;
 #[derive(Clone)]
 #[must_use]
 pub struct Budget {
-    // One handle for each lane, all of the same state.
+    // One handle for each place where threads count, all of the same state.
     locals: Arc<[LocalBudget]>,
-}
-
-/// A handle for one call. Its reference count is shared with the calls of one thread (or few) and not with those of all.
-#[derive(Clone)]
-pub(crate) struct LocalBudget(Arc<Local>);
-
-// A cache line to itself, behind that of the reference count.
-#[repr(align(64))]
-struct Local {
-    shared: Arc<Shared>,
-    lane: usize,
-}
-
-struct Shared {
-    settings: Settings,
-    clock: Clock,
-    window: Window,
-    lanes: Box<[Lane]>,
 }
 
 impl Budget {
@@ -194,19 +183,34 @@ impl Budget {
         Self::with(self.shared().settings.with_reserve(reserve))
     }
 
+    /// Lets it live as long as the program, so that calls need not count who holds it. For a budget that is made once: each one that is
+    /// leaked takes some kilobytes for good.
+    ///
+    /// Default: a budget is let go with the last policy, service and call that holds it. The answer is the same budget, and goes wherever one goes: into
+    /// [`RetryPolicy::budget`](crate::RetryPolicy::budget), and to whoever watches it.
+    ///
+    /// ```
+    /// use tokio::time::Instant;
+    /// use tower_tenacity::{RetryPolicy, policy::budget::Budget};
+    ///
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)] async fn main() {
+    /// let budget: &'static Budget = Budget::standard().leak();
+    /// let policy = RetryPolicy::new().budget(budget);
+    /// assert!(policy.run(|_| async { Err::<(), _>("down") }).await.is_err());
+    /// assert_eq!(budget.available(Instant::now()), 0);
+    /// # }
+    /// ```
+    pub fn leak(self) -> &'static Self {
+        Box::leak(Box::new(self))
+    }
+
     fn with(settings: Settings) -> Self {
-        Self::born(settings, Instant::now(), most_lanes())
+        Self::born(settings, Instant::now(), places())
     }
 
     fn born(settings: Settings, birth: Instant, lanes: usize) -> Self {
-        let shared = Arc::new(Shared {
-            settings,
-            clock: Clock::new(birth, settings.window(), SLOTS),
-            window: Window::new(settings, SLOTS),
-            lanes: (0..lanes).map(|_| Lane::new()).collect(),
-        });
-        let local = |lane| LocalBudget(Arc::new(Local { shared: shared.clone(), lane }));
-        Self { locals: (0..lanes).map(local).collect() }
+        let shared = Arc::new(Shared::new(settings, birth, lanes));
+        Self { locals: (0..lanes).map(|_| LocalBudget::new(shared.clone())).collect() }
     }
 
     // For calls that share nothing with ours, under a lock of their own: one lane will do.
@@ -218,7 +222,7 @@ impl Budget {
     // Whether nobody has a handle, and a new one would be the same.
     fn is_forgettable(&self, now: Instant) -> bool {
         // In this order: who still had a budget a moment ago may by now have its handles only.
-        let held = !is_sole(&self.locals) || !self.locals.iter().all(|local| is_sole(&local.0));
+        let held = !is_sole(&self.locals) || !self.locals.iter().all(LocalBudget::is_sole);
         !held && self.shared().is_idle(now)
     }
 
@@ -227,12 +231,12 @@ impl Budget {
     /// `now` is asked for once in sixteen times where traffic is dense, and may be `Instant::now` itself.
     #[inline]
     pub fn deposit(&self, now: impl FnOnce() -> Instant) {
-        self.here().deposit(now);
+        self.shared().deposit(now);
     }
 
     /// Takes a retry out of the budget, to be asked when it is decided; `None` if there is none left.
     pub fn withdraw(&self, now: Instant) -> Option<Withdrawal> {
-        self.here().withdraw(now)
+        Taken::of(&self.local(), now).map(Withdrawal)
     }
 
     /// How many retries would be allowed now, whatever was gathered included: a gauge.
@@ -244,98 +248,30 @@ impl Budget {
     /// The handle for a call made on this thread.
     #[inline]
     pub(crate) fn local(&self) -> LocalBudget {
-        self.here().clone()
+        Place::among(&self.locals).get().clone()
     }
 
     #[inline]
-    fn here(&self) -> &LocalBudget {
-        // The length is a power of two.
-        &self.locals[thread_number() & (self.locals.len() - 1)]
-    }
-
     fn shared(&self) -> &Shared {
-        // There is one lane at least, and any leads there.
-        &self.locals[0].0.shared
-    }
-}
-
-impl LocalBudget {
-    /// See [`Budget::deposit`].
-    #[inline]
-    pub(crate) fn deposit(&self, now: impl FnOnce() -> Instant) {
-        let Shared { clock, window, lanes, .. } = &*self.0.shared;
-        lanes[self.0.lane].deposit(window, || clock.slot(now()));
-    }
-
-    /// See [`Budget::withdraw`].
-    pub(crate) fn withdraw(&self, now: Instant) -> Option<Withdrawal> {
-        let slot = self.0.shared.withdraw(now)?;
-        Some(Withdrawal { local: self.clone(), slot })
-    }
-}
-
-impl Shared {
-    fn withdraw(&self, now: Instant) -> Option<u64> {
-        let now = self.clock.slot(now);
-        self.window.withdraw(now).or_else(|| {
-            let brought: u64 = self.lanes.iter().map(|lane| lane.collect(&self.window)).sum();
-            if brought > 0 { self.window.withdraw(now) } else { None }
-        })
-    }
-
-    fn available(&self, now: Instant) -> u64 {
-        let now = self.clock.slot(now);
-        self.window.available(now, self.waiting(now))
-    }
-
-    fn is_idle(&self, now: Instant) -> bool {
-        let now = self.clock.slot(now);
-        self.waiting(now) == 0 && self.window.is_idle(now)
-    }
-
-    // How many successes in the lanes would count now.
-    fn waiting(&self, now: u64) -> u64 {
-        let waiting = self.lanes.iter().map(Lane::waiting);
-        // Neither those that are too old nor those of a time that is not yet.
-        let counts = waiting.filter(|waiting| (now.saturating_sub(SLOTS) + 1..=now).contains(&waiting.slot));
-        counts.map(|waiting| waiting.count).sum()
+        // There is one at least, and any leads there.
+        self.locals[0].shared()
     }
 }
 
 /// A retry taken out of a [`Budget`]: spent once it was sent, given back when this is dropped before that.
 #[must_use = "a withdrawal that is dropped is given back"]
-pub struct Withdrawal {
-    local: LocalBudget,
-    // `SPENT` once there is nothing to give back.
-    slot: u64,
-}
-
-const SPENT: u64 = u64::MAX;
+pub struct Withdrawal(Taken<LocalBudget>);
 
 impl Withdrawal {
     /// The retry was sent.
-    pub fn spend(mut self) {
-        self.slot = SPENT;
-    }
-}
-
-impl Drop for Withdrawal {
-    fn drop(&mut self) {
-        if self.slot != SPENT {
-            self.local.0.shared.window.refund(self.slot);
-        }
+    pub fn spend(self) {
+        self.0.spend();
     }
 }
 
 impl fmt::Debug for Budget {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.shared().settings.describe(&mut f.debug_struct("Budget"))
-    }
-}
-
-impl fmt::Debug for LocalBudget {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.shared.settings.describe(&mut f.debug_struct("LocalBudget"))
+        self.shared().fmt(f)
     }
 }
 
@@ -352,36 +288,7 @@ fn is_sole<T: ?Sized>(handle: &Arc<T>) -> bool {
     sole
 }
 
-// As many as threads can run at once, so that most have one to themselves.
-fn most_lanes() -> usize {
-    static LANES: OnceLock<usize> = OnceLock::new();
-    // Asks the operating system, hence once.
-    let threads = || thread::available_parallelism().map_or(1, usize::from);
-    *LANES.get_or_init(|| threads().min(MOST_LANES).next_power_of_two())
-}
-
-// A small number for each thread, in the order in which they first come here.
-#[inline]
-fn thread_number() -> usize {
-    thread_local! {
-        // Zero: not numbered yet.
-        static NUMBER: Cell<usize> = const { Cell::new(0) };
-    }
-    NUMBER.with(|number| match number.get() {
-        0 => first_number(number),
-        number => number,
-    })
-}
-
-#[cold]
-fn first_number(number: &Cell<usize>) -> usize {
-    static NUMBERED: AtomicUsize = AtomicUsize::new(1);
-    let next = NUMBERED.fetch_add(1, Relaxed).max(1);
-    number.set(next);
-    next
-}
-
-#[cfg(all(test, loom))]
+#[cfg(all(test, interleavings))]
 mod interleavings;
-#[cfg(all(test, not(loom)))]
+#[cfg(all(test, not(interleavings)))]
 mod tests;

@@ -1,8 +1,11 @@
-use std::hash::Hash;
+use std::{fmt, hash::Hash};
 
 use tokio::time::Instant;
 
-use super::{Budget, KeyedBudget, LocalBudget, Withdrawal};
+use super::{
+    Budget, KeyedBudget,
+    shared::{Hold, LocalBudget, Shared, Taken},
+};
 
 /// What a policy pays its retries from: [`NoBudget`] or [`Funds`]. Sealed.
 pub trait Purse<Req>: Clone + sealed::Sealed {
@@ -26,7 +29,10 @@ pub trait Purse<Req>: Clone + sealed::Sealed {
 mod sealed {
     pub trait Sealed {}
     impl Sealed for super::NoBudget {}
-    impl<B> Sealed for super::Funds<B> {}
+    impl<B: super::Pays> Sealed for super::Funds<B> {}
+    impl Sealed for super::Budget {}
+    impl Sealed for &'static super::Budget {}
+    impl<F, K> Sealed for super::KeyedBudget<F, K> {}
 }
 
 /// Retries cost nothing; see [`RetryPolicy::without_budget`](crate::RetryPolicy::without_budget).
@@ -55,57 +61,88 @@ impl<Req> Purse<Req> for NoBudget {
 }
 
 /// A budget in a policy, or in one of its calls; see [`RetryPolicy::budget`](crate::RetryPolicy::budget).
-#[derive(Debug)]
-pub struct Funds<B>(State<B>);
+pub struct Funds<B: Pays>(State<B>);
 
-#[derive(Debug)]
-enum State<B> {
+enum State<B: Pays> {
     All(B),
-    Call(LocalBudget),
+    Call(B::Hold),
     // A retry was decided and is not sent yet. Dropped, it is given back.
-    Decided(Withdrawal),
+    Decided(Taken<B::Hold>),
 }
 
-impl<B> Funds<B> {
+impl<B: Pays> Funds<B> {
     pub(crate) const fn new(budget: B) -> Self {
         Self(State::All(budget))
     }
 }
 
-impl<B: Clone> Clone for Funds<B> {
+impl<B: Pays> Clone for Funds<B> {
     /// What was decided for one call is not decided for another.
     fn clone(&self) -> Self {
         Self(match &self.0 {
             State::All(budget) => State::All(budget.clone()),
             State::Call(local) => State::Call(local.clone()),
-            State::Decided(withdrawal) => State::Call(withdrawal.local.clone()),
+            State::Decided(taken) => State::Call(taken.local.clone()),
         })
     }
 }
 
-/// Finds the budget of a request.
-#[doc(hidden)]
-pub trait PaysFor<Req>: Clone {
-    #[doc(hidden)]
-    #[allow(private_interfaces)]
-    fn local_for(&self, request: &Req) -> LocalBudget;
+impl<B: Pays + fmt::Debug> fmt::Debug for Funds<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (local, decided) = match &self.0 {
+            State::All(budget) => return budget.fmt(f),
+            State::Call(local) => (local, false),
+            State::Decided(taken) => (&taken.local, true),
+        };
+        f.debug_struct("Funds").field("budget", local.shared()).field("decided", &decided).finish()
+    }
 }
 
-#[allow(private_interfaces)]
+/// What retries are paid from: a [`Budget`], one that is [leaked](Budget::leak), or one [per key](Budget::per). Sealed.
+pub trait Pays: Clone + sealed::Sealed {
+    #[doc(hidden)]
+    type Hold: Hold;
+}
+
+/// Finds the budget of a request.
+#[doc(hidden)]
+pub trait PaysFor<Req>: Pays {
+    #[doc(hidden)]
+    fn hold_for(&self, request: &Req) -> Self::Hold;
+}
+
+impl Pays for Budget {
+    type Hold = LocalBudget;
+}
+
 impl<Req> PaysFor<Req> for Budget {
     #[inline]
-    fn local_for(&self, _: &Req) -> LocalBudget {
+    fn hold_for(&self, _: &Req) -> LocalBudget {
         self.local()
     }
 }
 
-#[allow(private_interfaces)]
+impl Pays for &'static Budget {
+    type Hold = &'static Shared;
+}
+
+impl<Req> PaysFor<Req> for &'static Budget {
+    #[inline]
+    fn hold_for(&self, _: &Req) -> &'static Shared {
+        self.shared()
+    }
+}
+
+impl<F: Clone, K> Pays for KeyedBudget<F, K> {
+    type Hold = LocalBudget;
+}
+
 impl<Req, F, K> PaysFor<Req> for KeyedBudget<F, K>
 where
     F: Fn(&Req) -> K + Clone,
     K: Eq + Hash,
 {
-    fn local_for(&self, request: &Req) -> LocalBudget {
+    fn hold_for(&self, request: &Req) -> LocalBudget {
         self.local(request, Instant::now)
     }
 }
@@ -114,9 +151,9 @@ impl<Req, B: PaysFor<Req>> Purse<Req> for Funds<B> {
     #[inline]
     fn begin(&self, request: &Req) -> Self {
         Self(State::Call(match &self.0 {
-            State::All(budget) => budget.local_for(request),
+            State::All(budget) => budget.hold_for(request),
             State::Call(local) => local.clone(),
-            State::Decided(withdrawal) => withdrawal.local.clone(),
+            State::Decided(taken) => taken.local.clone(),
         }))
     }
 
@@ -125,37 +162,37 @@ impl<Req, B: PaysFor<Req>> Purse<Req> for Funds<B> {
         match &self.0 {
             // Only calls succeed.
             State::All(_) => {}
-            State::Call(local) => local.deposit(now),
-            State::Decided(withdrawal) => withdrawal.local.deposit(now),
+            State::Call(local) => local.shared().deposit(now),
+            State::Decided(taken) => taken.local.shared().deposit(now),
         }
     }
 
     fn withdraw(&mut self, now: impl FnOnce() -> Instant) -> bool {
-        let withdrawal = match &self.0 {
-            State::Call(local) => local.withdraw(now()),
+        let taken = match &self.0 {
+            State::Call(local) => Taken::of(local, now()),
             // The one before was decided and never sent; in a template nothing is decided.
             State::All(_) | State::Decided(_) => return true,
         };
-        let enough = withdrawal.is_some();
-        if let Some(withdrawal) = withdrawal {
-            self.0 = State::Decided(withdrawal);
+        let enough = taken.is_some();
+        if let Some(taken) = taken {
+            self.0 = State::Decided(taken);
         }
         enough
     }
 
     #[inline]
     fn spend(&mut self) {
-        if let State::Decided(withdrawal) = &self.0 {
-            let local = withdrawal.local.clone();
-            if let State::Decided(withdrawal) = std::mem::replace(&mut self.0, State::Call(local)) {
-                withdrawal.spend();
+        if let State::Decided(taken) = &self.0 {
+            let local = taken.local.clone();
+            if let State::Decided(taken) = std::mem::replace(&mut self.0, State::Call(local)) {
+                taken.spend();
             }
         }
     }
 
     fn refund(&mut self) {
-        if let State::Decided(withdrawal) = &self.0 {
-            self.0 = State::Call(withdrawal.local.clone());
+        if let State::Decided(taken) = &self.0 {
+            self.0 = State::Call(taken.local.clone());
         }
     }
 }

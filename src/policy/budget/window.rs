@@ -85,7 +85,9 @@ impl Window {
 
     /// Credits successes to a slot, unless it has left the window for good.
     pub(super) fn earn(&self, slot: u64, successes: u64) {
-        add(&self.at(slot).earned, slot, successes);
+        if successes > 0 {
+            add(&self.at(slot).earned, slot, successes);
+        }
     }
 
     /// Allows a retry in this slot, or in the one of the latest withdrawal if time went backwards. Answers the slot

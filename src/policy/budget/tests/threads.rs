@@ -67,12 +67,12 @@ fn threads_keep_the_rule_while_time_passes() {
             }
             if held.len() > 2 {
                 let withdrawal: Withdrawal = held.swap_remove(0);
-                retries.push(withdrawal.slot);
+                retries.push(withdrawal.0.slot);
                 withdrawal.spend();
             }
         }
         for withdrawal in held {
-            retries.push(withdrawal.slot);
+            retries.push(withdrawal.0.slot);
             withdrawal.spend();
         }
         (successes, retries)
