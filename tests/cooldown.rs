@@ -19,7 +19,9 @@ use tower_tenacity::{
     RetryLayer, RetryPolicy,
     classify::{self, Class},
     cooldown::{self, CooldownLayer, CoolingDown},
-    stop, wait,
+    stop,
+    timeout::Deadline,
+    wait,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -375,7 +377,7 @@ async fn refusals_are_at_once_and_tell_the_moment() {
 async fn no_call_waits_to_its_deadline() {
     let server = Server::new([hint(10)]);
     let begun = Instant::now();
-    let deadline = move |seconds: &u32| (*seconds > 0).then(|| begun + SECOND * *seconds);
+    let deadline = move |seconds: &u32| (*seconds > 0).then(|| Deadline::at(begun + SECOND * *seconds));
     let service = layer().deadline(deadline).layer(server.clone());
     call(&service, 0).await.unwrap_err();
     for seconds in [1, 9, 10] {
@@ -386,6 +388,28 @@ async fn no_call_waits_to_its_deadline() {
     assert!(begun.elapsed() >= 10 * SECOND && begun.elapsed() < 11 * SECOND);
     // While nothing is in force, nobody looks at deadlines: that is for others to see to.
     assert!(call(&service, 1).await.is_ok());
+}
+
+#[cfg(feature = "http")]
+#[tokio::test(start_paused = true)]
+async fn the_deadline_of_an_http_request_is_among_its_extensions() {
+    use http::{Request, Response};
+
+    let throttled = service_fn(|_: Request<()>| async {
+        Response::builder().status(429).header("retry-after", "10").body(()).map_err(BoxError::from)
+    });
+    let service = CooldownLayer::http().layer(throttled);
+    let ask = |seconds: u32| {
+        let mut request = Request::new(());
+        request.extensions_mut().insert(Deadline::after(seconds * SECOND));
+        service.clone().oneshot(request)
+    };
+    let begun = Instant::now();
+    assert_eq!(ask(60).await.unwrap().status(), 429);
+    assert_eq!(cooling(&ask(9).await.unwrap_err()).retry_after(), 10 * SECOND);
+    assert_eq!(begun.elapsed(), Duration::ZERO);
+    assert_eq!(ask(60).await.unwrap().status(), 429, "it has the time to wait");
+    assert!(begun.elapsed() >= 10 * SECOND);
 }
 
 #[tokio::test(start_paused = true)]

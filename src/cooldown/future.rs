@@ -1,5 +1,4 @@
 use std::{
-    error::Error,
     future::Future,
     hash::Hash,
     pin::Pin,
@@ -17,10 +16,13 @@ use super::{
     store::{Cell, Pass, Store},
     terms::{Exhausted, Scope, Terms},
 };
-use crate::policy::classify::{Class, Classify};
-use crate::policy::wait::Wait;
-
-type BoxError = Box<dyn Error + Send + Sync>;
+use crate::{
+    BoxError,
+    policy::{
+        classify::{Class, Classify},
+        wait::Wait,
+    },
+};
 
 pin_project! {
     /// The future of a call to a [`Cooldown`](super::Cooldown) service. Dropping it cancels the call, and gives back the role

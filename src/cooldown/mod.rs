@@ -144,4 +144,4 @@ pub use future::ResponseFuture;
 pub use layer::CooldownLayer;
 pub use observer::Observer;
 pub use service::Cooldown;
-pub use terms::{Deadline, Everyone, Exhausted, NeverExhausted, NoDeadline, Per, Scope};
+pub use terms::{Everyone, Exhausted, NeverExhausted, Per, Scope};
