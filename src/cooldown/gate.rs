@@ -328,6 +328,7 @@ fn probed_window(span: Duration) -> Duration {
 #[derive(Debug)]
 pub(super) struct Waiter {
     latest: Instant,
+    deadline: Option<Instant>,
     // It waits for a probe, and will be one of those let go over this window.
     owed: Option<Duration>,
     // It passes at this moment, unless the gate says otherwise by then.
@@ -348,8 +349,15 @@ impl Waiter {
     pub(super) fn new(now: Instant, max_wait: Duration, deadline: Option<Deadline>) -> Self {
         let latest = after(now, max_wait);
         // The deadline itself is too late.
-        let deadline = deadline.map(|deadline| deadline.moment().checked_sub(TIMER_GRAIN).unwrap_or(now));
-        Self { latest: deadline.map_or(latest, |deadline| latest.min(deadline)), owed: None, drawn: None }
+        let deadline = deadline.map(|deadline| deadline.moment());
+        let before = deadline.map(|deadline| deadline.checked_sub(TIMER_GRAIN).unwrap_or(now));
+        Self { latest: before.map_or(latest, |before| latest.min(before)), deadline, owed: None, drawn: None }
+    }
+
+    /// The refusal of a call whose deadline has passed while it waited: nobody woke it in time, or its service was long in
+    /// getting ready.
+    pub(super) fn late(&self, now: Instant) -> Option<CoolingDown> {
+        self.deadline.is_some_and(|deadline| deadline <= now).then(|| CoolingDown::new(now, now, false))
     }
 
     /// What to do in the light of a look at the gate.
