@@ -143,7 +143,7 @@ enum Phase {
 struct Probing {
     /// The era it began with.
     first: Era,
-    /// When permits were last given out, and how long they are waited for.
+    /// When a permit was last given out, and how long they are waited for.
     since: Instant,
     patience: Duration,
     /// How many permits are left to be given.
@@ -252,10 +252,10 @@ impl Circuit {
             }
             // Not one of them came back in all that time.
             self.era = self.era.next(Era::GATED);
-            probing.since = now;
             probing.permits = missing(&self.policy, probing);
         }
         probing.permits -= 1;
+        probing.since = now;
         Ok(self.era)
     }
 
@@ -641,6 +641,22 @@ mod tests {
         assert_eq!(bench.circuit.state(), State::Closed);
         bench.record(new[2], BAD);
         assert_eq!(bench.circuit.state(), State::Closed, "late, and no business of this era");
+    }
+
+    #[test]
+    fn a_permit_is_not_lost_before_its_time_however_long_half_open_lasts() {
+        let mut bench = Bench::new(touchy());
+        bench.call(BAD);
+        let open = bench.left();
+        bench.pass(open);
+        let dropped = bench.admit().unwrap();
+        bench.pass(open);
+        bench.circuit.release(dropped);
+        assert_eq!(bench.permits().len(), 3, "and not three more at once");
+        bench.pass(open - Duration::from_nanos(1));
+        assert!(bench.admit().is_err());
+        bench.pass(Duration::from_nanos(1));
+        assert_eq!(bench.permits().len(), 3);
     }
 
     #[test]
