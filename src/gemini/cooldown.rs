@@ -1,9 +1,9 @@
-use std::{error::Error as StdError, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use super::{BoxError, Classifier, Error, GenerateContent};
 use crate::{
     cooldown::{CooldownLayer, Exhausted, Per},
-    policy::wait::FlooredJitter,
+    policy::{classify::causes_of, wait::FlooredJitter},
     timeout::Deadline,
 };
 
@@ -60,13 +60,8 @@ impl<Res> Exhausted<Res, Error> for QuotaExhausted {
 
 impl<Res> Exhausted<Res, BoxError> for QuotaExhausted {
     fn exhausted(&self, outcome: &Result<Res, BoxError>) -> Option<Duration> {
-        let mut error: &(dyn StdError + 'static) = &**outcome.as_ref().err()?;
-        loop {
-            if let Some(error) = error.downcast_ref::<Error>() {
-                return error.is_quota_exhausted().then_some(self.duration);
-            }
-            error = error.source()?;
-        }
+        let error: &Error = causes_of(&**outcome.as_ref().err()?).next()?;
+        error.is_quota_exhausted().then_some(self.duration)
     }
 }
 
@@ -94,11 +89,11 @@ mod tests {
         // Two services of one layer, over typed and over boxed errors.
         let limited = layer.layer(service_fn(|_: GenerateContent| async { Err::<(), _>(refusal("retry in 4s")) }));
         let gone = layer.layer(service_fn(|_: GenerateContent| async {
-            Err::<(), _>(BoxError::from(refusal("limit: 0, retry in 4s")))
+            Err::<(), _>(BoxError::from(std::io::Error::other(refusal("limit: 0, retry in 4s"))))
         }));
         let ask = GenerateContent::new;
         assert!(limited.clone().oneshot(ask("flash")).await.unwrap_err().is::<Error>());
-        assert!(gone.clone().oneshot(ask("pro")).await.unwrap_err().is::<Error>());
+        assert!(gone.clone().oneshot(ask("pro")).await.unwrap_err().is::<std::io::Error>());
         let now = Instant::now();
         let until = |model: &str| layer.cooling_until(&Arc::from(model)).map(|until| until - now);
         assert_eq!(until("flash"), Some(Duration::from_secs(4)));
