@@ -276,6 +276,28 @@ async fn after_a_lost_probe(lose: impl AsyncFn(&mut CircuitBreaker<Mute>)) {
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn callers_that_leave_a_hanging_service_are_let_through_ever_less_often() {
+    let mute = Mute::default();
+    let mut service = CircuitBreaker::new(touchy().probes(1).unwrap(), mute.clone());
+    let handle = service.handle();
+    call(&mut service, ()).await.unwrap_err();
+    mute.0.store(1, SeqCst);
+    let open = handle.status().until_probe().unwrap();
+    sleep(open).await;
+    timeout(MILLI, call(&mut service, ())).await.unwrap_err();
+    for part in [64, 32, 16, 8, 4, 4] {
+        timeout(MILLI, call(&mut service, ())).await.unwrap_err();
+        let refused = refusal(call(&mut service, ()).await);
+        assert_eq!((refused.state(), refused.retry_after()), (State::HalfOpen, Some(open / part)));
+        sleep(open / part).await;
+    }
+    // Well or not, an answer counts.
+    mute.0.store(0, SeqCst);
+    assert_eq!(call(&mut service, ()).await.unwrap_err().to_string(), "failed");
+    assert_eq!(handle.state(), State::Open);
+}
+
 /// Fails (0), never answers (1), panics when called (2) or when polled (3).
 #[derive(Clone, Default)]
 struct Mute(Arc<AtomicU32>);

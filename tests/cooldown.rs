@@ -13,13 +13,15 @@ use std::{
 
 use common::Strict;
 use proptest::prelude::*;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, advance, sleep, timeout};
 use tower::{BoxError, Layer, Service, ServiceBuilder, ServiceExt, service_fn};
 use tower_tenacity::{
     RetryLayer, RetryPolicy,
     classify::{self, Class},
     cooldown::{self, CooldownLayer, CoolingDown},
-    stop, wait,
+    stop,
+    timeout::Deadline,
+    wait,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -375,7 +377,7 @@ async fn refusals_are_at_once_and_tell_the_moment() {
 async fn no_call_waits_to_its_deadline() {
     let server = Server::new([hint(10)]);
     let begun = Instant::now();
-    let deadline = move |seconds: &u32| (*seconds > 0).then(|| begun + SECOND * *seconds);
+    let deadline = move |seconds: &u32| (*seconds > 0).then(|| Deadline::at(begun + SECOND * *seconds));
     let service = layer().deadline(deadline).layer(server.clone());
     call(&service, 0).await.unwrap_err();
     for seconds in [1, 9, 10] {
@@ -386,6 +388,68 @@ async fn no_call_waits_to_its_deadline() {
     assert!(begun.elapsed() >= 10 * SECOND && begun.elapsed() < 11 * SECOND);
     // While nothing is in force, nobody looks at deadlines: that is for others to see to.
     assert!(call(&service, 1).await.is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_wakes_past_its_deadline_is_not_made() {
+    let server = Server::new([hint(10)]);
+    let begun = Instant::now();
+    let deadline = move |seconds: &u32| (*seconds > 0).then(|| Deadline::at(begun + SECOND * *seconds));
+    let service = layer().deadline(deadline).max_wait(20 * SECOND).layer(server.clone());
+    call(&service, 0).await.unwrap_err();
+    let held = [15, 60].map(|seconds| tokio::spawn(service.clone().oneshot(seconds)));
+    tokio::task::yield_now().await;
+    // Nobody runs until long after the moment, and beyond the longest wait.
+    advance(30 * SECOND).await;
+    let [late, fine] = held;
+    let error = late.await.unwrap().unwrap_err();
+    assert_eq!((cooling(&error).until(), cooling(&error).retry_after()), (Instant::now(), Duration::ZERO));
+    assert_eq!(error.to_string(), "held back by a rate limit until the deadline of the call had passed");
+    assert_eq!(cooldown::class_of(&*error), Some(Class::Permanent), "another attempt comes later still");
+    // The longest wait bounds waiting, and that is over.
+    assert!(fine.await.unwrap().is_ok());
+    assert_eq!(server.count(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_service_that_is_ready_past_the_deadline_is_not_called() {
+    let server = Server::new([hint(10)]);
+    let inner = ServiceBuilder::new().concurrency_limit(1).service(server.clone());
+    let deadline = Deadline::after(15 * SECOND);
+    let service = layer().deadline(move |who: &u32| (*who == 2).then_some(deadline)).layer(inner.clone());
+    call(&service, 1).await.unwrap_err();
+    let held = tokio::spawn(service.clone().oneshot(2));
+    // Somebody has the only permit when the moment is there, and until it is too late.
+    tokio::task::yield_now().await;
+    let mut permit = inner.clone();
+    permit.ready().await.unwrap();
+    sleep(16 * SECOND).await;
+    drop(permit);
+    assert!(cooling(&held.await.unwrap().unwrap_err()).retry_after().is_zero());
+    assert_eq!(server.count(), 1);
+    assert!(timeout(SECOND, inner.oneshot(3)).await.unwrap().is_ok(), "the permit is free");
+}
+
+#[cfg(feature = "http")]
+#[tokio::test(start_paused = true)]
+async fn the_deadline_of_an_http_request_is_among_its_extensions() {
+    use http::{Request, Response};
+
+    let throttled = service_fn(|_: Request<()>| async {
+        Response::builder().status(429).header("retry-after", "10").body(()).map_err(BoxError::from)
+    });
+    let service = CooldownLayer::http().layer(throttled);
+    let ask = |seconds: u32| {
+        let mut request = Request::new(());
+        request.extensions_mut().insert(Deadline::after(seconds * SECOND));
+        service.clone().oneshot(request)
+    };
+    let begun = Instant::now();
+    assert_eq!(ask(60).await.unwrap().status(), 429);
+    assert_eq!(cooling(&ask(9).await.unwrap_err()).retry_after(), 10 * SECOND);
+    assert_eq!(begun.elapsed(), Duration::ZERO);
+    assert_eq!(ask(60).await.unwrap().status(), 429, "it has the time to wait");
+    assert!(begun.elapsed() >= 10 * SECOND);
 }
 
 #[tokio::test(start_paused = true)]

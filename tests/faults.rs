@@ -350,7 +350,7 @@ impl World {
         let cooldown = CooldownLayer::new(classify::by(class))
             .backoff(wait::floored_jitter().seed(2))
             .exhausted_if(used_up)
-            .deadline(|ask: &Ask| Some(ask.deadline.moment()));
+            .deadline(|ask: &Ask| Some(ask.deadline));
         let late = record.clone();
         let policy = RetryPolicy::new()
             .stop(stop::after_attempt(5))

@@ -249,7 +249,7 @@ async fn above_all_the_other_layers() {
     let service = ServiceBuilder::new()
         .layer(ReplayBodyLayer::new(1024))
         .layer(RetryLayer::new(RetryPolicy::http()).detailed())
-        .layer(CooldownLayer::new(http_policy::classify()))
+        .layer(CooldownLayer::http())
         .layer(CircuitBreakerLayer::new(BreakerPolicy::new()).classify(http_policy::classify()))
         .layer(AttemptTimeoutLayer::http(Duration::from_secs(1)))
         .layer(CollectBodyLayer::new(1024))

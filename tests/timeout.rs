@@ -2,10 +2,17 @@
 
 mod common;
 
-use std::{future::pending, time::Duration};
+use std::{
+    future::pending,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering::SeqCst},
+    },
+    time::Duration,
+};
 
 use common::Strict;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 use tower::{Service, ServiceBuilder, ServiceExt, service_fn};
 use tower_tenacity::{
     BoxError, CallOptions, Retry, RetryLayer, RetryPolicy, StopReason, stop,
@@ -90,6 +97,41 @@ fn deadlines_have_no_edge_to_fall_off() {
         .unwrap_err();
         assert_eq!(error.downcast_ref::<TimedOut>().unwrap().limit(), Duration::ZERO);
     });
+}
+
+#[tokio::test(start_paused = true)]
+async fn with_no_time_left_nothing_is_begun_and_no_permit_is_kept() {
+    let begun = Arc::new(AtomicU32::new(0));
+    let count = begun.clone();
+    let server = service_fn(move |_: Deadline| {
+        let count = count.clone();
+        async move {
+            count.fetch_add(1, SeqCst);
+            Ok::<_, BoxError>("at once")
+        }
+    });
+    let mut stack = ServiceBuilder::new()
+        .layer(AttemptTimeoutLayer::new(SECOND).deadline(|deadline: &Deadline| Some(*deadline)))
+        .concurrency_limit(1)
+        .service(server);
+    let mut other = stack.clone();
+    for late in [0, 1, 60] {
+        let deadline = Deadline::after(Duration::ZERO);
+        sleep(late * SECOND).await;
+        let error = stack.ready().await.unwrap().call(deadline).await.unwrap_err();
+        assert_eq!(error.downcast_ref::<TimedOut>().unwrap().limit(), Duration::ZERO);
+        assert_eq!(error.to_string(), "no time left for an attempt");
+        assert_eq!(begun.load(SeqCst), 0);
+        assert!(timeout(SECOND, other.ready()).await.unwrap().is_ok(), "the permit is free");
+        // It goes back with the clone that was made ready.
+        other = stack.clone();
+    }
+    assert_eq!(stack.ready().await.unwrap().call(Deadline::after(SECOND)).await.unwrap(), "at once");
+    // Called in time, and polled too late.
+    let call = stack.ready().await.unwrap().call(Deadline::after(SECOND));
+    sleep(SECOND).await;
+    assert!(call.await.unwrap_err().is::<TimedOut>());
+    assert_eq!(begun.load(SeqCst), 1);
 }
 
 /// Compiles: nothing is asked of requests, responses and futures.

@@ -33,8 +33,8 @@ impl CircuitOpen {
         Self { state: refusal.state, retry_after: refusal.retry_after }
     }
 
-    /// How long until the next probe is let through. `None` if that does not depend on time alone: the circuit is half-open
-    /// and its probes are under way, or it is [forced](super::Handle::force_open) open.
+    /// How long until the next probe is let through: the circuit is open, or half-open and pausing after dropped probes. `None` if
+    /// that does not depend on time alone: all probes are under way, or it is [forced](super::Handle::force_open) open.
     #[must_use]
     pub const fn retry_after(&self) -> Option<Duration> {
         self.retry_after

@@ -1,5 +1,4 @@
 use std::{
-    error::Error,
     fmt,
     future::Future,
     pin::Pin,
@@ -10,9 +9,10 @@ use pin_project_lite::pin_project;
 use tower_service::Service;
 
 use super::{CircuitOpen, shared::Permit};
-use crate::policy::classify::{Class, Classify};
-
-type BoxError = Box<dyn Error + Send + Sync>;
+use crate::{
+    BoxError,
+    policy::classify::{Class, Classify},
+};
 
 pin_project! {
     /// The future of a call to a [`CircuitBreaker`](super::CircuitBreaker).

@@ -96,7 +96,9 @@
 //!   request only, so it always waits for the service.) Whoever already waits for the service when the circuit opens goes on waiting.
 //! * The instance that was polled ready is the one that is called, exactly once. If its call is refused it is replaced by a clone,
 //!   so that no permit and no place in a queue is held by a service that may not be called for long.
-//! * A probe that is dropped, panics or is never polled gives its permit to the next call. One that is kept without ever
+//! * A probe that is dropped, panics or is never polled gives its permit to the next call. Where more of them in a row are dropped than
+//!   pass together, as callers do whose service hangs, there is a pause before the next: at first a 64th of the time that the circuit had
+//!   been open, then twice as long each time, up to a quarter. The first answer ends that. A probe that is kept without ever
 //!   coming to an end is replaced after as long as the circuit had been open. Half-open cannot get stuck.
 //! * A call counts for the state it was let through in. What was sent before a circuit opened cannot close it, and what failed
 //!   late cannot open it again.

@@ -1,5 +1,4 @@
 use std::{
-    error::Error,
     fmt,
     task::{Context, Poll, ready},
 };
@@ -10,9 +9,10 @@ use super::{
     BreakerPolicy, CircuitBreakerLayer, Handle, ResponseFuture,
     circuits::{Circuits, Everyone},
 };
-use crate::policy::classify::{Classify, Errors};
-
-type BoxError = Box<dyn Error + Send + Sync>;
+use crate::{
+    BoxError,
+    policy::classify::{Classify, Errors},
+};
 
 /// Refuses calls while its circuit is open; see the [module](crate::circuit_breaker).
 pub struct CircuitBreaker<S, C = Errors, K = Everyone> {

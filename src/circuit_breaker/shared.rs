@@ -306,15 +306,10 @@ impl Permit {
             Class::Transient { .. } | Class::Unsent { .. } => true,
             Class::Success | Class::Permanent => false,
             // Says nothing about the service's health, neither way.
-            Class::Throttled { .. } => return self.give_back(lane),
+            Class::Throttled { .. } if self.era.flows() => return,
+            Class::Throttled { .. } => return lane.shared.transact(|circuit, _, _| circuit.release(self.era)),
         };
         lane.shared.transact(|circuit, now, random| circuit.record(self.era, Mark { failed, slow }, now, random));
-    }
-
-    fn give_back(&self, lane: &Lane) {
-        if !self.era.flows() {
-            lane.shared.transact(|circuit, _, _| circuit.release(self.era));
-        }
     }
 }
 
@@ -334,8 +329,8 @@ impl Permit {
         if self.started != 0 && lane.shared.is_slow(self.started) {
             // Whoever gave up waiting learned that much.
             self.tell(lane, Class::Success, true);
-        } else {
-            self.give_back(lane);
+        } else if !self.era.flows() {
+            lane.shared.transact(|circuit, now, _| circuit.abandon(self.era, now));
         }
     }
 }

@@ -3,7 +3,7 @@
 //! What it promises:
 //!
 //! * In half-open, at most [`probes`](BreakerPolicy::probes) permits are out or used up. One that comes back
-//!   unused is given to the next call. Those that neither come back nor are used for as long as the circuit had been
+//!   unused is given to the next call, after a pause if its call and too many before it were dropped. Those that neither come back nor are used for as long as the circuit had been
 //!   open are given up for lost and replaced, so that half-open always goes on; their outcomes still count if they come.
 //! * What was let through before a circuit opened or closed says nothing about it afterwards.
 //! * Only a failure or a slow call opens a circuit, never a success.
@@ -18,6 +18,13 @@ use super::{
     window::{Counts, Mark, Window},
 };
 use crate::policy::Random;
+
+/// Dropped probes beyond the first few are followed by a pause: this part of the open time at first, and twice as much each
+/// time, up to a quarter of it. A caller who leaves early tells less than one who saw a failure, so a service that is well again
+/// is found out sooner than after a failed probe; but where every caller leaves, the service hangs, and each probe costs one of
+/// them its patience.
+const FIRST_PAUSE: u32 = 64;
+const DOUBLINGS: u32 = 4;
 
 /// What a circuit does with calls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -143,12 +150,16 @@ enum Phase {
 struct Probing {
     /// The era it began with.
     first: Era,
-    /// When permits were last given out, and how long they are waited for.
+    /// When a permit was last given out, and how long they are waited for.
     since: Instant,
     patience: Duration,
     /// How many permits are left to be given.
     permits: u32,
     outcomes: Counts,
+    /// How many probes in a row were dropped, when the last of them was, and how long nobody passes after it.
+    dropped: u32,
+    dropped_at: Instant,
+    pause: Duration,
 }
 
 /// One circuit; see the [module](self).
@@ -216,7 +227,9 @@ impl Circuit {
             && match self.phase {
                 Phase::Closed { .. } => true,
                 Phase::Open { since, length } => now.saturating_duration_since(since) >= length.saturating_mul(2),
-                Phase::HalfOpen(probing) => now.saturating_duration_since(probing.since) >= probing.patience,
+                Phase::HalfOpen(probing) => {
+                    now.saturating_duration_since(probing.since.max(probing.dropped_at)) >= probing.patience
+                }
             }
     }
 
@@ -242,20 +255,28 @@ impl Circuit {
                 patience,
                 permits: self.policy.probes,
                 outcomes: Counts::default(),
+                dropped: 0,
+                dropped_at: now,
+                pause: Duration::ZERO,
             });
         }
         let Phase::HalfOpen(probing) = &mut self.phase else { return Ok(self.era) };
         probing.since = probing.since.min(now);
+        probing.dropped_at = probing.dropped_at.min(now);
+        let left = probing.pause.saturating_sub(now.saturating_duration_since(probing.dropped_at));
+        if !left.is_zero() {
+            return Err(Refusal { state: State::HalfOpen, retry_after: Some(left) });
+        }
         if probing.permits == 0 {
             if now.saturating_duration_since(probing.since) < probing.patience {
                 return Err(Refusal { state: State::HalfOpen, retry_after: None });
             }
             // Not one of them came back in all that time.
             self.era = self.era.next(Era::GATED);
-            probing.since = now;
             probing.permits = missing(&self.policy, probing);
         }
         probing.permits -= 1;
+        probing.since = now;
         Ok(self.era)
     }
 
@@ -264,6 +285,22 @@ impl Circuit {
         match &mut self.phase {
             Phase::HalfOpen(probing) if era == self.era && self.force.is_none() => {
                 probing.permits = (probing.permits + 1).min(missing(&self.policy, probing));
+            }
+            _ => {}
+        }
+    }
+
+    /// The same of a call that was dropped: nobody waited for its outcome.
+    pub(super) fn abandon(&mut self, era: Era, now: Instant) {
+        self.release(era);
+        match &mut self.phase {
+            Phase::HalfOpen(probing) if era == self.era && self.force.is_none() => {
+                probing.dropped = probing.dropped.saturating_add(1);
+                probing.dropped_at = now;
+                // As many as are let through together may leave together.
+                if let Some(doublings) = probing.dropped.checked_sub(self.policy.probes.saturating_add(1)) {
+                    probing.pause = probing.patience / (FIRST_PAUSE >> doublings.min(DOUBLINGS));
+                }
             }
             _ => {}
         }
@@ -297,6 +334,7 @@ impl Circuit {
                 outcomes.failed += u64::from(mark.failed);
                 outcomes.slow += u64::from(mark.slow);
                 let outcomes = *outcomes;
+                (probing.dropped, probing.pause) = (0, Duration::ZERO);
                 probing.permits = probing.permits.min(missing(&self.policy, probing));
                 self.consecutive = self.in_a_row(mark);
                 // Of all probes, those that are still out included: if that is too much, nothing can help it any more.
@@ -618,6 +656,83 @@ mod tests {
     }
 
     #[test]
+    fn dropped_probes_are_followed_by_a_pause_that_grows_until_one_is_answered() {
+        let mut bench = Bench::new(touchy());
+        bench.call(BAD);
+        let open = bench.left();
+        bench.pass(open);
+        for part in [64, 32, 16, 8, 4, 4, 4] {
+            if part == 64 {
+                // The first three are nothing to speak of.
+                bench.permits().into_iter().for_each(|era| bench.circuit.abandon(era, bench.now));
+            }
+            let dropped = bench.admit().unwrap();
+            bench.circuit.abandon(dropped, bench.now);
+            let pause = open / part;
+            let refusal = Refusal { state: State::HalfOpen, retry_after: Some(pause) };
+            assert_eq!(bench.admit(), Err(refusal), "{part}");
+            bench.pass(pause - Duration::from_nanos(1));
+            assert!(bench.admit().is_err(), "{part}");
+            bench.pass(Duration::from_nanos(1));
+        }
+        // An answer, good or bad, is worth more than all that was dropped.
+        let probes = bench.permits();
+        assert_eq!(probes.len(), 3);
+        bench.circuit.abandon(probes[0], bench.now);
+        assert!(bench.admit().is_err());
+        bench.record(probes[1], GOOD);
+        assert!(bench.admit().is_ok());
+        bench.record(probes[2], GOOD);
+        assert_eq!(bench.circuit.state(), State::HalfOpen);
+        // Nothing of it is left in the next half-open.
+        bench.record(probes[0], BAD);
+        bench.pass_until_probe();
+        bench.permits().into_iter().for_each(|era| bench.circuit.abandon(era, bench.now));
+        assert_eq!(bench.permits().len(), 3);
+    }
+
+    #[test]
+    fn a_pause_is_not_for_what_is_over_and_ends_when_the_clock_jumps() {
+        const HOUR: Duration = Duration::from_secs(3600);
+        let mut bench = Bench::new(touchy());
+        let closed = bench.admit().unwrap();
+        bench.record(closed, BAD);
+        let open = bench.left();
+        bench.circuit.abandon(closed, bench.now);
+        bench.pass(open);
+        for _ in 0..100 {
+            bench.circuit.abandon(closed, bench.now);
+        }
+        // No dropped call of an era that is over, and no refused one, is a dropped probe.
+        assert_eq!(bench.permits().len(), 3);
+        bench.pass(open);
+        let late = bench.circuit.era();
+        assert_eq!(bench.permits().len(), 3);
+        for _ in 0..100 {
+            bench.circuit.abandon(late, bench.now);
+        }
+        assert!(bench.admit().is_err());
+        assert_eq!(bench.permits().len(), 0);
+
+        let mut bench = Bench::new(touchy());
+        bench.call(BAD);
+        bench.pass_until_probe();
+        for _ in 0..4 {
+            let dropped = bench.admit().unwrap();
+            bench.circuit.abandon(dropped, bench.now);
+        }
+        // An hour back: as long as it was to be, from then on.
+        bench.now -= HOUR;
+        let left = bench.admit().unwrap_err().retry_after.unwrap();
+        bench.pass(left);
+        assert!(bench.admit().is_ok());
+        // A 429 is an answer, though it tells nothing.
+        let throttled = bench.admit().unwrap();
+        bench.circuit.release(throttled);
+        assert!(bench.admit().is_ok());
+    }
+
+    #[test]
     fn permits_that_are_lost_are_replaced_and_their_outcomes_still_count() {
         let mut bench = Bench::new(touchy());
         bench.call(BAD);
@@ -641,6 +756,22 @@ mod tests {
         assert_eq!(bench.circuit.state(), State::Closed);
         bench.record(new[2], BAD);
         assert_eq!(bench.circuit.state(), State::Closed, "late, and no business of this era");
+    }
+
+    #[test]
+    fn a_permit_is_not_lost_before_its_time_however_long_half_open_lasts() {
+        let mut bench = Bench::new(touchy());
+        bench.call(BAD);
+        let open = bench.left();
+        bench.pass(open);
+        let dropped = bench.admit().unwrap();
+        bench.pass(open);
+        bench.circuit.release(dropped);
+        assert_eq!(bench.permits().len(), 3, "and not three more at once");
+        bench.pass(open - Duration::from_nanos(1));
+        assert!(bench.admit().is_err());
+        bench.pass(Duration::from_nanos(1));
+        assert_eq!(bench.permits().len(), 3);
     }
 
     #[test]
@@ -824,6 +955,7 @@ mod tests {
         Pass(u64),
         Admit,
         Finish(usize, Option<(bool, bool)>),
+        Drop(usize),
         Successes(u64),
         Force(u8),
     }
@@ -835,6 +967,7 @@ mod tests {
             8 => Just(Step::Admit),
             8 => (any::<usize>(), prop::option::weighted(0.8, any::<(bool, bool)>()))
                 .prop_map(|(which, mark)| Step::Finish(which, mark)),
+            4 => any::<usize>().prop_map(Step::Drop),
             1 => (0u64..20).prop_map(Step::Successes),
             1 => (0u8..30).prop_map(Step::Force),
         ];
@@ -851,7 +984,11 @@ mod tests {
                 match step {
                     Step::Pass(millis) => bench.pass(Duration::from_millis(millis)),
                     Step::Admit => out.extend(bench.admit()),
-                    Step::Finish(_, _) if out.is_empty() => {}
+                    Step::Finish(_, _) | Step::Drop(_) if out.is_empty() => {}
+                    Step::Drop(which) => {
+                        let era = out.swap_remove(which % out.len());
+                        bench.circuit.abandon(era, bench.now);
+                    }
                     Step::Finish(which, mark) => {
                         let era = out.swap_remove(which % out.len());
                         match mark {
@@ -877,6 +1014,43 @@ mod tests {
                 bench.pass(Duration::from_secs(60));
                 prop_assert!(bench.admit().is_ok());
             }
+        }
+
+        // However soon callers leave, and however many of them there are.
+        #[test]
+        fn a_service_that_hangs_is_asked_ever_less_often_and_at_last_every_quarter_of_the_open_time(
+            callers in 1usize..6,
+            stays in prop::collection::vec(1u64..3000, 1..400),
+            probes in 1u32..6,
+        ) {
+            let mut bench = Bench::new(touchy().probes(probes).unwrap());
+            bench.call(BAD);
+            let open = bench.left();
+            bench.pass(open);
+            let begun = bench.now;
+            let (mut out, mut asked) = (Vec::new(), 0);
+            for stay in stays {
+                while out.len() < callers {
+                    let Ok(era) = bench.admit() else { break };
+                    asked += 1;
+                    out.push(era);
+                }
+                bench.pass(Duration::from_millis(stay));
+                if let Some(era) = out.pop() {
+                    bench.circuit.abandon(era, bench.now);
+                }
+            }
+            let (passed, probes) = (bench.now - begun, u128::from(probes));
+            let quarters = passed.as_nanos() / (open / 4).as_nanos() + 1;
+            // The first ones, those of the growing pauses, and then as many as are let through at once; lost ones come on top.
+            prop_assert!(asked <= probes + (5 + quarters) * probes + quarters / 4 * probes, "{} in {:?}", asked, passed);
+            out.into_iter().for_each(|era| bench.circuit.abandon(era, bench.now));
+            bench.pass(open / 4);
+            for _ in 0..probes {
+                prop_assert_eq!(bench.circuit.state(), State::HalfOpen);
+                bench.call(GOOD);
+            }
+            prop_assert_eq!(bench.circuit.state(), State::Closed);
         }
     }
 }

@@ -44,7 +44,9 @@ impl CoolingDown {
         self.until
     }
 
-    /// How long that was from the moment the call was refused.
+    /// How long that was from the moment the call was refused. Zero if the wait was over by then, but the
+    /// [deadline](super::CooldownLayer::deadline) of the call as well: the clock has jumped, or the service inside was long in getting
+    /// ready.
     #[must_use]
     pub const fn retry_after(&self) -> Duration {
         self.retry_after
@@ -56,15 +58,27 @@ impl CoolingDown {
         self.exhausted
     }
 
-    /// What this means to layers further out: permanent if the quota is exhausted, else throttled for as long as is left.
+    /// What this means to layers further out: permanent if the quota is exhausted or the deadline has passed, else throttled for as
+    /// long as is left.
     #[must_use]
     pub const fn class(&self) -> Class {
-        if self.exhausted { Class::Permanent } else { Class::Throttled { retry_after: Some(self.retry_after) } }
+        if self.exhausted || self.is_late() {
+            Class::Permanent
+        } else {
+            Class::Throttled { retry_after: Some(self.retry_after) }
+        }
+    }
+
+    const fn is_late(&self) -> bool {
+        self.retry_after.is_zero()
     }
 }
 
 impl fmt::Display for CoolingDown {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.is_late() {
+            return f.write_str("held back by a rate limit until the deadline of the call had passed");
+        }
         let what = if self.exhausted { "the quota is exhausted" } else { "cooling down after a rate limit" };
         write!(f, "{what}, no calls for another {:?}", self.retry_after)
     }

@@ -1,5 +1,4 @@
 use std::{
-    error::Error,
     future::Future,
     hash::Hash,
     pin::Pin,
@@ -17,10 +16,13 @@ use super::{
     store::{Cell, Pass, Store},
     terms::{Exhausted, Scope, Terms},
 };
-use crate::policy::classify::{Class, Classify};
-use crate::policy::wait::Wait;
-
-type BoxError = Box<dyn Error + Send + Sync>;
+use crate::{
+    BoxError,
+    policy::{
+        classify::{Class, Classify},
+        wait::Wait,
+    },
+};
 
 pin_project! {
     /// The future of a call to a [`Cooldown`](super::Cooldown) service. Dropping it cancels the call, and gives back the role
@@ -184,8 +186,12 @@ impl<S: Clone, Req> Waiting<S, Req> {
             }
             *this.readying = true;
             ready!(this.service.poll_ready(cx)).map_err(Into::into)?;
-            // Held again, it finds out at the gate.
-            if let Ok(pass) = this.place.cell.enter(Instant::now()) {
+            // Late or held again, it finds out at the gate.
+            let now = Instant::now();
+            if this.waiter.late(now).is_some() {
+                continue;
+            }
+            if let Ok(pass) = this.place.cell.enter(now) {
                 let request = this.request.take().expect("a call is made once");
                 return Poll::Ready(Ok((this.service.call(request), pass)));
             }
@@ -217,7 +223,7 @@ impl<S: Clone, Req> Waiting<S, Req> {
                 Step::Sleep(moment) => sleep.set(Some(sleep_until(moment))),
                 Step::Proceed => {
                     sleep.set(None);
-                    return Poll::Ready(Ok(()));
+                    return Poll::Ready(waiter.late(now).map_or(Ok(()), Err));
                 }
                 Step::Refuse(error) => return Poll::Ready(Err(error)),
             }

@@ -22,7 +22,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::error::CoolingDown;
-use crate::policy::Random;
+use crate::{policy::Random, timeout::Deadline};
 
 /// How long a probe goes alone. A refusal comes at once, so a probe that is still under way after this long has most
 /// likely been let in, and is only slow: models think for minutes.
@@ -328,6 +328,7 @@ fn probed_window(span: Duration) -> Duration {
 #[derive(Debug)]
 pub(super) struct Waiter {
     latest: Instant,
+    deadline: Option<Instant>,
     // It waits for a probe, and will be one of those let go over this window.
     owed: Option<Duration>,
     // It passes at this moment, unless the gate says otherwise by then.
@@ -345,11 +346,18 @@ pub(super) enum Step {
 
 impl Waiter {
     /// For a call that came at `now`, waits no longer than `max_wait` and has to be done by `deadline`.
-    pub(super) fn new(now: Instant, max_wait: Duration, deadline: Option<Instant>) -> Self {
+    pub(super) fn new(now: Instant, max_wait: Duration, deadline: Option<Deadline>) -> Self {
         let latest = after(now, max_wait);
         // The deadline itself is too late.
-        let deadline = deadline.map(|deadline| deadline.checked_sub(TIMER_GRAIN).unwrap_or(now));
-        Self { latest: deadline.map_or(latest, |deadline| latest.min(deadline)), owed: None, drawn: None }
+        let deadline = deadline.map(|deadline| deadline.moment());
+        let before = deadline.map(|deadline| deadline.checked_sub(TIMER_GRAIN).unwrap_or(now));
+        Self { latest: before.map_or(latest, |before| latest.min(before)), deadline, owed: None, drawn: None }
+    }
+
+    /// The refusal of a call whose deadline has passed while it waited: nobody woke it in time, or its service was long in
+    /// getting ready.
+    pub(super) fn late(&self, now: Instant) -> Option<CoolingDown> {
+        self.deadline.is_some_and(|deadline| deadline <= now).then(|| CoolingDown::new(now, now, false))
     }
 
     /// What to do in the light of a look at the gate.
@@ -639,7 +647,8 @@ mod tests {
     fn the_earlier_of_patience_and_deadline_is_the_limit() {
         let now = Instant::now();
         let at = |ms: u64| now + Duration::from_millis(ms);
-        let latest = |max_wait, deadline: Option<u64>| Waiter::new(now, max_wait, deadline.map(at)).latest;
+        let latest =
+            |max_wait, deadline: Option<u64>| Waiter::new(now, max_wait, deadline.map(at).map(Deadline::at)).latest;
         assert_eq!(latest(SECOND, None), at(1000));
         assert_eq!(latest(SECOND, Some(5000)), at(1000));
         assert_eq!(latest(SECOND, Some(500)), at(499), "at the deadline it is too late");

@@ -6,9 +6,14 @@ use tower_layer::Layer;
 use super::{
     Cooldown, Observer,
     store::Store,
-    terms::{Everyone, NeverExhausted, NoDeadline, Per, Terms},
+    terms::{Everyone, NeverExhausted, Per, Terms},
 };
-use crate::policy::{Nanos, wait::FlooredJitter};
+#[cfg(feature = "http")]
+use crate::{policy::http, timeout::InExtensions};
+use crate::{
+    policy::{Nanos, wait::FlooredJitter},
+    timeout::NoDeadline,
+};
 
 /// Wraps services in [`Cooldown`]; see the [module](crate::cooldown).
 ///
@@ -25,6 +30,40 @@ impl<C> CooldownLayer<C> {
     /// it the classifier that the retry layer has.
     pub fn new(classify: C) -> Self {
         Self { terms: Terms::new(classify) }
+    }
+}
+
+#[cfg(feature = "http")]
+impl<M> CooldownLayer<http::Classifier<M>, FlooredJitter, Everyone, NeverExhausted, InExtensions> {
+    /// For HTTP: what an outcome means is told by [`policy::http::classify`](http::classify()), and no call is held up to the
+    /// [deadline](crate::timeout::Deadline) among the extensions of its request, where [`RetryPolicy::http`](crate::RetryPolicy::http)
+    /// puts it. All calls share one quota, as those to one server do; [`per`](Self::per) tells apart several.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use http::{Request, Response};
+    /// use tokio::time::Instant;
+    /// use tower::{BoxError, ServiceBuilder, ServiceExt, service_fn};
+    /// use tower_tenacity::{RetryLayer, RetryPolicy, cooldown::CooldownLayer};
+    ///
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)] async fn main() {
+    /// let throttled = service_fn(|_: Request<()>| async {
+    ///     Response::builder().status(429).header("retry-after", "40").body(String::new()).map_err(BoxError::from)
+    /// });
+    /// let client = ServiceBuilder::new()
+    ///     .layer(RetryLayer::new(RetryPolicy::http().timeout(Duration::from_secs(30))))
+    ///     .layer(CooldownLayer::http())
+    ///     .service(throttled);
+    ///
+    /// // Nobody waits 40 s for a call that has 30: not who is refused, nor who comes next.
+    /// let begun = Instant::now();
+    /// assert_eq!(client.clone().oneshot(Request::new(())).await.unwrap().status(), 429);
+    /// assert!(client.oneshot(Request::new(())).await.is_err());
+    /// assert_eq!(begun.elapsed(), Duration::ZERO);
+    /// # }
+    /// ```
+    pub fn http() -> Self {
+        CooldownLayer::new(http::classify()).deadline(InExtensions)
     }
 }
 
@@ -86,14 +125,14 @@ impl<C, W, P, X, D> CooldownLayer<C, W, P, X, D> {
         CooldownLayer { terms: self.terms.exhausted(exhausted) }
     }
 
-    /// Tells by when a call has to be done, where the request knows. A call that would be held until then or longer
-    /// fails at once. The closure's argument has its type written. Default: no deadline.
+    /// Reads the [deadline](crate::timeout::Deadline) of a request, the same way as
+    /// [`AttemptTimeoutLayer`](crate::timeout::AttemptTimeoutLayer::deadline) does: a closure, whose argument has its type written, or
+    /// `timeout::InExtensions` for HTTP requests. A call that would be held until then or longer fails at once. Default: no deadline.
     ///
     /// ```
-    /// use tokio::time::Instant;
-    /// use tower_tenacity::{classify, cooldown::CooldownLayer};
+    /// use tower_tenacity::{classify, cooldown::CooldownLayer, timeout::Deadline};
     ///
-    /// struct Job { deadline: Option<Instant> }
+    /// struct Job { deadline: Option<Deadline> }
     ///
     /// let layer = CooldownLayer::new(classify::errors()).deadline(|job: &Job| job.deadline);
     /// # let _ = layer;

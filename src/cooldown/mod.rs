@@ -80,7 +80,8 @@
 //!   answers may take minutes.
 //! * Nobody waits longer than [`max_wait`](CooldownLayer::max_wait), 300 s, or up to its own
 //!   [`deadline`](CooldownLayer::deadline). A call that would have to is refused at once; with
-//!   [`fail_fast`](CooldownLayer::fail_fast) every call is that would have to wait at all.
+//!   [`fail_fast`](CooldownLayer::fail_fast) every call is that would have to wait at all. One that comes out of its wait past its
+//!   deadline, as when the clock jumps, is refused too.
 //! * A cool-down that nobody comes back to is forgotten a minute after its moment.
 //!
 //! # Quotas
@@ -114,7 +115,7 @@
 //! # Errors
 //!
 //! Errors are boxed: those of the service inside, unchanged, and [`CoolingDown`] for a call that was not made. To a
-//! classifier further out it means what [`class_of`] says: permanent where a quota is used up, else throttled for as
+//! classifier further out it means what [`class_of`] says: permanent where a quota is used up or the deadline has passed, else throttled for as
 //! long as is left.
 //!
 //! # What can be relied on
@@ -144,4 +145,4 @@ pub use future::ResponseFuture;
 pub use layer::CooldownLayer;
 pub use observer::Observer;
 pub use service::Cooldown;
-pub use terms::{Deadline, Everyone, Exhausted, NeverExhausted, NoDeadline, Per, Scope};
+pub use terms::{Everyone, Exhausted, NeverExhausted, Per, Scope};

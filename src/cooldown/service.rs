@@ -1,5 +1,4 @@
 use std::{
-    error::Error,
     fmt,
     hash::Hash,
     sync::Arc,
@@ -12,11 +11,13 @@ use tower_service::Service;
 use super::{
     future::{ResponseFuture, Waiting},
     gate::Waiter,
-    terms::{Deadline, Everyone, Exhausted, Per, Scope, Terms},
+    terms::{Everyone, Exhausted, Per, Scope, Terms},
 };
-use crate::policy::{classify::Classify, wait::Wait};
-
-type BoxError = Box<dyn Error + Send + Sync>;
+use crate::{
+    BoxError,
+    policy::{classify::Classify, wait::Wait},
+    timeout::ReadDeadline,
+};
 
 /// Holds calls back while their quota cools down; see the [module](crate::cooldown).
 pub struct Cooldown<S, C, W, P, X, D> {
@@ -101,7 +102,7 @@ where
     W: Wait<S::Response, S::Error> + Clone,
     P: Scope<Req> + Clone,
     X: Exhausted<S::Response, S::Error> + Clone,
-    D: Deadline<Req> + Clone,
+    D: ReadDeadline<Req> + Clone,
 {
     type Response = S::Response;
     type Error = BoxError;
@@ -145,7 +146,7 @@ impl<S, C, W, P, X, D> Cooldown<S, C, W, P, X, D> {
     where
         S: Service<Req> + Clone,
         P: Scope<Req>,
-        D: Deadline<Req>,
+        D: ReadDeadline<Req>,
     {
         let terms = self.terms.clone();
         let store = terms.scope.store();

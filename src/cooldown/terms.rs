@@ -1,7 +1,5 @@
 use std::{fmt, hash::Hash, num::NonZeroUsize, sync::Arc, time::Duration};
 
-use tokio::time::Instant;
-
 use super::{Observer, gate::Report, store::Store};
 use crate::{
     keyed,
@@ -11,6 +9,7 @@ use crate::{
         wait::{FlooredJitter, Wait, floored_jitter},
     },
     telemetry::Observers,
+    timeout::NoDeadline,
 };
 
 /// Which calls share a quota: [`Everyone`] or [`Per`] key. Sealed.
@@ -108,28 +107,6 @@ pub struct NeverExhausted;
 
 impl<Res, E> Exhausted<Res, E> for NeverExhausted {
     fn exhausted(&self, _: &Result<Res, E>) -> Option<Duration> {
-        None
-    }
-}
-
-/// Tells by when a call has to be done: a closure `|request: &Req| -> Option<Instant>`, or a type.
-pub trait Deadline<Req> {
-    /// The moment at which an answer is of no use any more.
-    fn deadline(&self, request: &Req) -> Option<Instant>;
-}
-
-impl<Req, F: Fn(&Req) -> Option<Instant>> Deadline<Req> for F {
-    fn deadline(&self, request: &Req) -> Option<Instant> {
-        self(request)
-    }
-}
-
-/// Calls have no deadline of their own: the default.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct NoDeadline;
-
-impl<Req> Deadline<Req> for NoDeadline {
-    fn deadline(&self, _: &Req) -> Option<Instant> {
         None
     }
 }

@@ -5,7 +5,10 @@ use std::error::Error as StdError;
 use super::{BoxError, Error, ErrorKind};
 use crate::{
     classify::{Class, Classify},
-    policy::http::transport::{self, Known},
+    policy::{
+        classify::causes_of,
+        http::transport::{self, Known},
+    },
 };
 
 /// Tells what the outcome of a call to Gemini means: see [`classify`].
@@ -91,20 +94,11 @@ impl<Res> Classify<Res, Error> for Classifier {
 
 impl<Res> Classify<Res, BoxError> for Classifier {
     fn classify(&self, outcome: &Result<Res, BoxError>) -> Option<Class> {
-        let mut error: &(dyn StdError + 'static) = match outcome {
-            Ok(_) => return Some(Class::Success),
-            Err(error) => &**error,
-        };
-        let outermost = error;
-        loop {
-            if let Some(error) = error.downcast_ref() {
-                return Some(self.class_of(error));
-            }
-            match error.source() {
-                Some(source) => error = source,
-                // Another layer's: of ours, of tower's, of a transport's.
-                None => return known_class(outermost),
-            }
+        let Err(error) = outcome else { return Some(Class::Success) };
+        match causes_of(&**error).next() {
+            Some(error) => Some(self.class_of(error)),
+            // Another layer's: of ours, of tower's, of a transport's.
+            None => known_class(&**error),
         }
     }
 
@@ -117,7 +111,7 @@ impl<Res> Classify<Res, BoxError> for Classifier {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
+    use std::{io, sync::Arc, time::Duration};
 
     use http::{HeaderMap, StatusCode};
 
@@ -163,10 +157,12 @@ mod tests {
     fn the_error_is_found_below_others() {
         let boxed: BoxError = Box::new(Error::configuration("outer").because(Box::new(failure(503, "m"))));
         assert_eq!(classify().classify(&Err::<(), _>(boxed)), Some(Class::Permanent));
-        let wrapped: BoxError = Box::new(std::io::Error::other(failure(503, "m")));
-        let found = classify().classify(&Err::<(), _>(wrapped));
-        // `io::Error` hides what it wraps behind its source, so only the chain below it is seen.
-        assert_eq!(found, None);
+        // An `io::Error` passes on the source of what it wraps, and so does an `Arc`.
+        let transient = Some(Class::Transient { retry_after: None });
+        let wrapped: BoxError = Box::new(io::Error::other(failure(503, "m")));
+        assert_eq!(classify().classify(&Err::<(), _>(wrapped)), transient);
+        let twice: BoxError = Box::new(io::Error::other(io::Error::other(Arc::new(failure(503, "m")))));
+        assert_eq!(classify().classify(&Err::<(), _>(twice)), transient);
         assert_eq!(classify().classify(&Err::<(), BoxError>("other".into())), None);
         assert_eq!(classify().classify(&Ok::<_, BoxError>(())), Some(Class::Success));
     }

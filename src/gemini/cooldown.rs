@@ -1,20 +1,25 @@
-use std::{error::Error as StdError, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use super::{BoxError, Classifier, Error, GenerateContent};
 use crate::{
     cooldown::{CooldownLayer, Exhausted, Per},
-    policy::wait::FlooredJitter,
+    policy::{classify::causes_of, wait::FlooredJitter},
+    timeout::Deadline,
 };
 
 /// The type of [`cooldown`], to be named in a struct field.
 pub type CooldownPerModel =
-    CooldownLayer<Classifier, FlooredJitter, Per<fn(&GenerateContent) -> Arc<str>, Arc<str>>, QuotaExhausted>;
+    CooldownLayer<Classifier, FlooredJitter, Per<ModelOf, Arc<str>>, QuotaExhausted, DeadlineOf>;
+
+type ModelOf = fn(&GenerateContent) -> Arc<str>;
+type DeadlineOf = fn(&GenerateContent) -> Option<Deadline>;
 
 /// The cool-down for Gemini: one 429 holds back all calls of that model for as long as the server asks; a daily quota that is used
 /// up fails calls of that model at once for five minutes, and then one call goes first to see.
 ///
 /// Google counts per project and model. Five minutes because credits can be topped up at any moment, and twelve refused calls an
-/// hour are nothing; another time is said with `.exhausted_if(gemini::quota_exhausted(…))`. It goes below the retry layer:
+/// hour are nothing; another time is said with `.exhausted_if(gemini::quota_exhausted(…))`. A question that would be held up to its
+/// [deadline](GenerateContent::deadline) fails at once. It goes below the retry layer:
 ///
 /// ```
 /// use tower::ServiceBuilder;
@@ -29,8 +34,9 @@ pub type CooldownPerModel =
 /// ```
 pub fn cooldown() -> CooldownPerModel {
     CooldownLayer::new(super::classify())
-        .per(GenerateContent::shared_model as fn(&GenerateContent) -> Arc<str>)
+        .per(GenerateContent::shared_model as ModelOf)
         .exhausted_if(quota_exhausted(Duration::from_secs(300)))
+        .deadline(GenerateContent::until as DeadlineOf)
 }
 
 /// Failures for which [`Error::is_quota_exhausted`] holds, in a boxed error's source chain as well: calls are to fail at once for
@@ -54,13 +60,8 @@ impl<Res> Exhausted<Res, Error> for QuotaExhausted {
 
 impl<Res> Exhausted<Res, BoxError> for QuotaExhausted {
     fn exhausted(&self, outcome: &Result<Res, BoxError>) -> Option<Duration> {
-        let mut error: &(dyn StdError + 'static) = &**outcome.as_ref().err()?;
-        loop {
-            if let Some(error) = error.downcast_ref::<Error>() {
-                return error.is_quota_exhausted().then_some(self.duration);
-            }
-            error = error.source()?;
-        }
+        let error: &Error = causes_of(&**outcome.as_ref().err()?).next()?;
+        error.is_quota_exhausted().then_some(self.duration)
     }
 }
 
@@ -88,11 +89,11 @@ mod tests {
         // Two services of one layer, over typed and over boxed errors.
         let limited = layer.layer(service_fn(|_: GenerateContent| async { Err::<(), _>(refusal("retry in 4s")) }));
         let gone = layer.layer(service_fn(|_: GenerateContent| async {
-            Err::<(), _>(BoxError::from(refusal("limit: 0, retry in 4s")))
+            Err::<(), _>(BoxError::from(std::io::Error::other(refusal("limit: 0, retry in 4s"))))
         }));
         let ask = GenerateContent::new;
         assert!(limited.clone().oneshot(ask("flash")).await.unwrap_err().is::<Error>());
-        assert!(gone.clone().oneshot(ask("pro")).await.unwrap_err().is::<Error>());
+        assert!(gone.clone().oneshot(ask("pro")).await.unwrap_err().is::<std::io::Error>());
         let now = Instant::now();
         let until = |model: &str| layer.cooling_until(&Arc::from(model)).map(|until| until - now);
         assert_eq!(until("flash"), Some(Duration::from_secs(4)));
@@ -102,5 +103,19 @@ mod tests {
         let error = limited.oneshot(ask("pro")).await.unwrap_err();
         assert!(error.downcast_ref::<CoolingDown>().unwrap().is_exhausted());
         assert_eq!(super::super::classify().classify(&Err::<(), BoxError>(error)), Some(Class::Permanent));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn no_question_is_held_up_to_its_deadline() {
+        let limited =
+            cooldown().layer(service_fn(|_: GenerateContent| async { Err::<(), _>(refusal("retry in 40s")) }));
+        let ask = |seconds| GenerateContent::new("flash").deadline(Deadline::after(Duration::from_secs(seconds)));
+        assert!(limited.clone().oneshot(ask(30)).await.unwrap_err().is::<Error>());
+        let begun = Instant::now();
+        let error = limited.clone().oneshot(ask(30)).await.unwrap_err();
+        assert_eq!(error.downcast_ref::<CoolingDown>().unwrap().retry_after(), Duration::from_secs(40));
+        assert_eq!(begun.elapsed(), Duration::ZERO);
+        assert!(limited.oneshot(ask(60)).await.unwrap_err().is::<Error>(), "it has the time to wait");
+        assert!(begun.elapsed() >= Duration::from_secs(40));
     }
 }

@@ -42,7 +42,8 @@ impl From<Instant> for Deadline {
     }
 }
 
-/// Reads the deadline of a request: a closure, or [`NoDeadline`].
+/// Reads the deadline of a request, for whoever has to keep to it: [`AttemptTimeoutLayer`](super::AttemptTimeoutLayer),
+/// [`CooldownLayer`](crate::cooldown::CooldownLayer::deadline). A closure `|request: &Req| -> Option<Deadline>`, or a type.
 pub trait ReadDeadline<Req> {
     /// The deadline that `request` carries.
     fn deadline(&self, request: &Req) -> Option<Deadline>;

@@ -20,8 +20,9 @@ pin_project! {
         #[pin]
         inner: F,
         limit: Duration,
+        // Taken into the limit by the first poll.
         deadline: Option<Deadline>,
-        // Made when the attempt first has to wait: one that is answered at once reads no clock.
+        // Made when the attempt first has to wait: one without a deadline that is answered at once reads no clock.
         #[pin]
         timer: Option<Sleep>,
     }
@@ -48,13 +49,17 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
+        if let Some(deadline) = this.deadline.take() {
+            *this.limit = deadline.time_left(Instant::now()).min(*this.limit);
+            if this.limit.is_zero() {
+                // Nothing can come of it, so nothing is begun.
+                return Poll::Ready(Err(TimedOut { limit: Duration::ZERO }.into()));
+            }
+        }
         if let Poll::Ready(outcome) = this.inner.poll(cx) {
             return Poll::Ready(outcome.map_err(Into::into));
         }
         if this.timer.is_none() {
-            if let Some(deadline) = this.deadline.as_ref() {
-                *this.limit = deadline.time_left(Instant::now()).min(*this.limit);
-            }
             this.timer.set(Some(sleep(*this.limit)));
         }
         if let Some(timer) = this.timer.as_pin_mut() {
@@ -71,7 +76,8 @@ pub struct TimedOut {
 }
 
 impl TimedOut {
-    /// How long it was allowed to take: the limit of the layer, or less if the deadline of the request was nearer.
+    /// How long it was allowed to take: the limit of the layer, or less if the deadline of the request was nearer. Zero if that had
+    /// passed already, and nothing was done.
     #[must_use]
     pub const fn limit(&self) -> Duration {
         self.limit
@@ -80,6 +86,9 @@ impl TimedOut {
 
 impl fmt::Display for TimedOut {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.limit.is_zero() {
+            return f.write_str("no time left for an attempt");
+        }
         write!(f, "no answer within {:?}", self.limit)
     }
 }

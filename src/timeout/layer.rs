@@ -2,7 +2,7 @@ use std::{fmt, time::Duration};
 
 use tower_layer::Layer;
 
-use super::{AttemptTimeout, Deadline, NoDeadline};
+use super::{AttemptTimeout, NoDeadline};
 
 /// Gives each attempt a limit; see the [module](crate::timeout).
 #[derive(Clone, Copy)]
@@ -18,7 +18,7 @@ impl AttemptTimeoutLayer {
         Self { limit, deadline: NoDeadline }
     }
 
-    /// The same for HTTP requests, with the [`Deadline`] among their extensions.
+    /// The same for HTTP requests, with the [deadline](super::Deadline) among their extensions.
     #[cfg(feature = "http")]
     #[must_use]
     pub const fn http(limit: Duration) -> AttemptTimeoutLayer<super::InExtensions> {
@@ -27,13 +27,11 @@ impl AttemptTimeoutLayer {
 }
 
 impl<D> AttemptTimeoutLayer<D> {
-    /// Reads the deadline of each request by `f(request)`: an attempt gets no more time than is left until then.
+    /// Reads the [deadline](super::Deadline) of each request: an attempt gets no more time than is left until then. A closure, whose
+    /// argument has its type written, or another [`ReadDeadline`](super::ReadDeadline).
     #[must_use]
-    pub fn deadline<F, Req>(self, f: F) -> AttemptTimeoutLayer<F>
-    where
-        F: Fn(&Req) -> Option<Deadline>,
-    {
-        AttemptTimeoutLayer { limit: self.limit, deadline: f }
+    pub fn deadline<D2>(self, deadline: D2) -> AttemptTimeoutLayer<D2> {
+        AttemptTimeoutLayer { limit: self.limit, deadline }
     }
 }
 

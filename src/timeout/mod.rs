@@ -2,7 +2,9 @@
 //!
 //! tower's own `Timeout` gives every attempt the same time. Near the end of a call that is too much: an attempt of ten seconds
 //! that starts two seconds before the deadline keeps a server busy with an answer that nobody waits for. [`AttemptTimeoutLayer`]
-//! takes the shorter of its own limit and what is left until the request's [`Deadline`].
+//! takes the shorter of its own limit and what is left until the request's [`Deadline`]. Where nothing is left, nothing is sent: the service
+//! inside is called, as whoever made it ready has to, but its future is dropped without having been polled, and the error is
+//! [`TimedOut`] with a limit of zero.
 //!
 //! ```text
 //! RetryLayer ── AttemptTimeoutLayer ── service

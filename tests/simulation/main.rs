@@ -156,7 +156,7 @@ fn a_breaker_does_to_a_partial_failure_what_its_documentation_says() {
 #[test]
 fn half_open_is_not_stuck_when_probes_are_dropped() {
     let (closed_after, dropped) = layers::dropped_probes(1);
-    assert!(dropped >= 3, "{dropped} probes");
+    assert!((3..=100).contains(&dropped), "{dropped} probes");
     assert!(closed_after <= Duration::from_secs(61), "{closed_after:?}");
 }
 
