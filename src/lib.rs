@@ -52,6 +52,7 @@ pub mod extract;
 #[cfg(feature = "gemini")]
 pub mod gemini;
 pub mod guide;
+pub mod hold;
 mod keyed;
 pub mod policy;
 pub mod retry;

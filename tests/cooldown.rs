@@ -251,6 +251,20 @@ async fn one_layer_means_one_quota_for_all_of_its_services() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_leaked_layer_means_the_same_quota_for_all_of_its_services() {
+    let (counted, server) = (layer(), Server::new([hint(10)]));
+    let leaked = counted.clone().leak();
+    let (one, other) = (leaked.layer(server.clone()), leaked.layer(server.clone()));
+    call(&one, 1).await.unwrap_err();
+    assert_eq!(leaked.cooling_until(), Some(Instant::now() + 10 * SECOND));
+    // What was shared before, stays shared.
+    assert_eq!(counted.cooling_until(), leaked.cooling_until());
+    let begun = Instant::now();
+    assert_eq!(call(&other, 2).await.unwrap(), 2);
+    assert!(begun.elapsed() >= 10 * SECOND);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_later_moment_counts_and_an_earlier_one_does_not() {
     let server = Server::new([hint(5), hint(20), hint(10)]).takes(SECOND);
     let service = layer().layer(server.clone());

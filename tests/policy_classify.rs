@@ -195,5 +195,5 @@ fn what_is_accepted_or_ignored_unseen_is_what_would_be_said_of_it() {
     check(classify::retry_if(down()).or(classify::errors()), ["accepted", "accepted", "asked"]);
     check(classify::by(|_: &Result<u16, io::Error>| None).or(classify::errors()), ["asked"; 3]);
     check(classify::retry_if(busy()).or(classify::throttled_if(busy())), IGNORED);
-    check(&Arc::new(classify::errors()), ["accepted"; 3]);
+    check(Arc::new(classify::errors()), ["accepted"; 3]);
 }

@@ -1,25 +1,28 @@
-use std::{fmt, hash::Hash, marker::PhantomData, num::NonZeroUsize, sync::Arc};
+use std::{fmt, hash::Hash, marker::PhantomData, num::NonZeroUsize, ops::Deref, sync::Arc};
 
-use super::{
-    BreakerPolicy, CircuitOpen, Handle, Observer, State,
-    shared::{Lane, Lanes},
-};
+use super::{BreakerPolicy, CircuitOpen, Handle, Observer, State, shared::Shared};
 use crate::{
+    hold::{Counted, Counting, Hold, Leaked},
     keyed::{DEFAULT_KEYS, Keyed},
     telemetry::Observers,
+    threads::places,
 };
 
-/// Which circuit a request belongs to: [`Everyone`]'s or one [`Per`] key. Sealed.
+/// Which circuit a request belongs to: [`Everyone`]'s, [leaked](super::CircuitBreakerLayer::leak) or not, or one [`Per`] key. Sealed.
 pub trait Circuits<Req>: sealed::Sealed {
+    /// What a call holds its circuit by.
+    #[doc(hidden)]
+    type Hold: Deref<Target = Shared>;
     #[doc(hidden)]
     fn is_gated(&self) -> bool;
     #[doc(hidden)]
-    fn pick(&self, request: &Req) -> Arc<Lane>;
+    fn pick(&mut self, request: &Req) -> Self::Hold;
 }
 
 mod sealed {
     pub trait Sealed {}
     impl Sealed for super::Everyone {}
+    impl Sealed for super::LeakedCircuit {}
     impl<F, K> Sealed for super::Per<F, K> {}
 }
 
@@ -27,25 +30,33 @@ mod sealed {
 #[derive(Clone, Debug)]
 pub struct Everyone {
     policy: BreakerPolicy,
-    lanes: Lanes,
+    circuit: Counted<Shared>,
 }
+
+/// One circuit for all requests, which lives as long as the program; made by [`leak`](super::CircuitBreakerLayer::leak).
+#[derive(Clone, Copy, Debug)]
+pub struct LeakedCircuit(Leaked<Arc<Shared>>);
 
 impl Everyone {
     pub(super) fn new(policy: BreakerPolicy) -> Self {
-        Self { policy, lanes: Lanes::new(policy) }
+        Self { policy, circuit: Counted::new(Arc::new(Shared::new(policy, places()))) }
     }
 
     pub(super) fn handle(&self) -> Handle {
-        Handle::new(self.lanes.mine().clone())
+        Handle::new(self.circuit.shared().clone())
     }
 
     pub(super) fn observe(&self, observer: Arc<dyn Observer>) {
-        self.lanes.mine().shared().observe(observer);
+        self.circuit.get().observe(observer);
+    }
+
+    pub(super) fn leak(self) -> LeakedCircuit {
+        LeakedCircuit(Leaked::new(self.circuit.shared().clone()))
     }
 
     pub(super) fn per<F, K: Eq + Hash>(self, key: F) -> Per<F, K> {
         let observers = Observers::<dyn KeyObserver<K>>::default();
-        for observer in self.lanes.mine().shared().observers().iter() {
+        for observer in self.circuit.get().observers().iter() {
             observers.add(Arc::new(Keyless(observer.clone())));
         }
         Per {
@@ -61,14 +72,36 @@ impl Everyone {
 }
 
 impl<Req> Circuits<Req> for Everyone {
+    type Hold = Counting<Shared>;
+
     #[inline]
     fn is_gated(&self) -> bool {
-        self.lanes.is_gated()
+        self.circuit.get().era().is_gated()
     }
 
     #[inline]
-    fn pick(&self, _: &Req) -> Arc<Lane> {
-        self.lanes.mine().clone()
+    fn pick(&mut self, _: &Req) -> Counting<Shared> {
+        self.circuit.call()
+    }
+}
+
+impl LeakedCircuit {
+    pub(super) fn handle(&self) -> Handle {
+        Handle::new(Arc::clone(&self.0))
+    }
+}
+
+impl<Req> Circuits<Req> for LeakedCircuit {
+    type Hold = &'static Shared;
+
+    #[inline]
+    fn is_gated(&self) -> bool {
+        self.0.era().is_gated()
+    }
+
+    #[inline]
+    fn pick(&mut self, _: &Req) -> &'static Shared {
+        self.0.for_good()
     }
 }
 
@@ -81,7 +114,7 @@ pub struct Per<F, K> {
 
 struct Store<K> {
     policy: BreakerPolicy,
-    circuits: Keyed<K, Lane>,
+    circuits: Keyed<K, Shared>,
     observers: Arc<Observers<dyn KeyObserver<K>>>,
 }
 
@@ -159,19 +192,20 @@ where
         self.store.circuits.len()
     }
 
-    pub(super) fn lane(&self, key: K) -> Arc<Lane> {
+    pub(super) fn circuit(&self, key: K) -> Arc<Shared> {
         let Store { policy, circuits, observers } = &*self.store;
         // Most keys are known: they are looked up without being copied.
-        if let Some(lane) = circuits.get(&key) {
-            return lane;
+        if let Some(circuit) = circuits.get(&key) {
+            return circuit;
         }
         let named = Named { key: key.clone(), observers: observers.clone() };
         let make = || {
-            let lane = Lane::single(*policy);
-            lane.shared().observe(Arc::new(named));
-            lane
+            // One place for all threads to count in: there may be many circuits.
+            let circuit = Shared::new(*policy, 1);
+            circuit.observe(Arc::new(named));
+            circuit
         };
-        circuits.get_or_insert_with(key, |lane| lane.shared().is_forgettable(), make)
+        circuits.get_or_insert_with(key, Shared::is_forgettable, make)
     }
 }
 
@@ -180,13 +214,15 @@ where
     F: Fn(&Req) -> K,
     K: Clone + Eq + Hash + Send + Sync + 'static,
 {
+    type Hold = Arc<Shared>;
+
     // Which circuit it will be is known with the request only.
     fn is_gated(&self) -> bool {
         false
     }
 
-    fn pick(&self, request: &Req) -> Arc<Lane> {
-        self.lane((self.key)(request))
+    fn pick(&mut self, request: &Req) -> Arc<Shared> {
+        self.circuit((self.key)(request))
     }
 }
 

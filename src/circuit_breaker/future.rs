@@ -1,6 +1,7 @@
 use std::{
     fmt,
     future::Future,
+    ops::Deref,
     pin::Pin,
     task::{Context, Poll, ready},
 };
@@ -8,9 +9,13 @@ use std::{
 use pin_project_lite::pin_project;
 use tower_service::Service;
 
-use super::{CircuitOpen, shared::Permit};
+use super::{
+    CircuitOpen,
+    shared::{Permit, Shared},
+};
 use crate::{
     BoxError,
+    hold::Counting,
     policy::classify::{Class, Classify},
 };
 
@@ -19,11 +24,14 @@ pin_project! {
     ///
     /// It tells the circuit what became of the call. Dropped before that, it gives its permit back.
     #[must_use = "futures do nothing unless polled"]
-    pub struct ResponseFuture<S, Req, F, C> {
+    pub struct ResponseFuture<S, Req, F, C, H = Counting<Shared>>
+    where
+        H: Deref<Target = Shared>,
+    {
         // Before the permit: by the time that is given back, the call is over.
         #[pin]
         state: State<S, Req, F>,
-        permit: Permit,
+        permit: Permit<H>,
         classify: C,
     }
 }
@@ -38,25 +46,26 @@ pin_project! {
     }
 }
 
-impl<S, Req, F, C> ResponseFuture<S, Req, F, C> {
+impl<S, Req, F, C, H: Deref<Target = Shared>> ResponseFuture<S, Req, F, C, H> {
     #[inline]
-    pub(super) const fn calling(attempt: F, permit: Permit, classify: C) -> Self {
+    pub(super) const fn calling(attempt: F, permit: Permit<H>, classify: C) -> Self {
         Self { state: State::Calling { attempt }, permit, classify }
     }
 
     #[cold]
-    pub(super) const fn readying(service: S, request: Req, permit: Permit, classify: C) -> Self {
+    pub(super) const fn readying(service: S, request: Req, permit: Permit<H>, classify: C) -> Self {
         Self { state: State::Readying { service, request: Some(request) }, permit, classify }
     }
 
     #[cold]
     pub(super) const fn refused(error: CircuitOpen, classify: C) -> Self {
-        Self { state: State::Refused { error: Some(error) }, permit: Permit::unwatched(), classify }
+        Self { state: State::Refused { error: Some(error) }, permit: Permit::none(), classify }
     }
 }
 
-impl<S, Req, F, C, Res, E> Future for ResponseFuture<S, Req, F, C>
+impl<S, Req, F, C, H, Res, E> Future for ResponseFuture<S, Req, F, C, H>
 where
+    H: Deref<Target = Shared>,
     S: Service<Req, Response = Res, Error = E, Future = F>,
     F: Future<Output = Result<Res, E>>,
     C: Classify<Res, E>,
@@ -65,34 +74,60 @@ where
     type Output = Result<Res, BoxError>;
 
     #[inline]
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let mut this = self.project();
-        let outcome = loop {
-            match this.state.as_mut().project() {
-                StateProj::Calling { attempt } => break ready!(attempt.poll(cx)),
-                StateProj::Readying { service, request } => {
-                    if let Err(error) = ready!(service.poll_ready(cx)) {
-                        break Err(error);
-                    }
-                    let request = request.take().unwrap_or_else(|| panic!("polled after it was done"));
-                    let attempt = service.call(request);
-                    this.state.set(State::Calling { attempt });
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        loop {
+            let this = self.as_mut().project();
+            if let StateProj::Calling { attempt } = this.state.project() {
+                let outcome = ready!(attempt.poll(cx));
+                let classify = this.classify;
+                // Where nobody has an opinion, a response is a success.
+                match &outcome {
+                    Ok(response) if classify.accepts(response) || classify.ignores(response) => this.permit.succeed(),
+                    outcome => this.permit.finish(classify.classify(outcome).unwrap_or(match outcome {
+                        Ok(_) => Class::Success,
+                        Err(_) => Class::Permanent,
+                    })),
                 }
-                StateProj::Refused { error } => {
-                    let error = error.take().unwrap_or_else(|| panic!("polled after it was done"));
-                    return Poll::Ready(Err(error.into()));
-                }
+                return Poll::Ready(outcome.map_err(Into::into));
             }
-        };
-        this.permit.finish(this.classify.classify(&outcome).unwrap_or(match outcome {
-            Ok(_) => Class::Success,
-            Err(_) => Class::Permanent,
-        }));
-        Poll::Ready(outcome.map_err(Into::into))
+            ready!(self.as_mut().poll_called(cx))?;
+        }
     }
 }
 
-impl<S, Req, F, C> fmt::Debug for ResponseFuture<S, Req, F, C> {
+impl<S, Req, F, C, H> ResponseFuture<S, Req, F, C, H>
+where
+    H: Deref<Target = Shared>,
+    C: Classify<S::Response, S::Error>,
+    S: Service<Req, Future = F, Error: Into<BoxError>>,
+{
+    // All that is not an attempt under way; ready when there is one.
+    #[cold]
+    #[inline(never)]
+    fn poll_called(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        let mut this = self.project();
+        match this.state.as_mut().project() {
+            StateProj::Calling { .. } => {}
+            StateProj::Readying { service, request } => {
+                if let Err(error) = ready!(service.poll_ready(cx)) {
+                    let outcome = Err(error);
+                    this.permit.finish(this.classify.classify(&outcome).unwrap_or(Class::Permanent));
+                    return Poll::Ready(outcome.map(drop).map_err(Into::into));
+                }
+                let request = request.take().unwrap_or_else(|| panic!("polled after it was done"));
+                let attempt = service.call(request);
+                this.state.set(State::Calling { attempt });
+            }
+            StateProj::Refused { error } => {
+                let error = error.take().unwrap_or_else(|| panic!("polled after it was done"));
+                return Poll::Ready(Err(error.into()));
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<S, Req, F, C, H: Deref<Target = Shared>> fmt::Debug for ResponseFuture<S, Req, F, C, H> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ResponseFuture").finish_non_exhaustive()
     }

@@ -1,6 +1,6 @@
 use std::{fmt, sync::Arc, time::Duration};
 
-use super::{State, shared::Lane, state::Force, window::Counts};
+use super::{State, shared::Shared, state::Force, window::Counts};
 
 /// A look at a circuit, and a hand on it. All handles, services and layers of one circuit share it.
 ///
@@ -31,11 +31,11 @@ use super::{State, shared::Lane, state::Force, window::Counts};
 /// # Ok(()) }
 /// ```
 #[derive(Clone)]
-pub struct Handle(Arc<Lane>);
+pub struct Handle(Arc<Shared>);
 
 impl Handle {
-    pub(super) const fn new(lane: Arc<Lane>) -> Self {
-        Self(lane)
+    pub(super) const fn new(circuit: Arc<Shared>) -> Self {
+        Self(circuit)
     }
 
     /// What the circuit does with calls. An open circuit becomes half-open with the first call after its time, not before.
@@ -47,28 +47,28 @@ impl Handle {
     /// The state, what is counted, and how long until the next probe, all of one moment.
     #[must_use]
     pub fn status(&self) -> Status {
-        let (state, counts, until_probe) = self.0.shared().look();
+        let (state, counts, until_probe) = self.0.look();
         Status { state, counts, until_probe }
     }
 
     /// Refuses all calls until [`reset`](Self::reset): for maintenance, and for tests of what happens then.
     pub fn force_open(&self) {
-        self.0.shared().force(Some(Force::Open));
+        self.0.force(Some(Force::Open));
     }
 
     /// Lets all calls pass until [`reset`](Self::reset). They are counted, so that one can see what the breaker would go by.
     pub fn force_closed(&self) {
-        self.0.shared().force(Some(Force::Closed));
+        self.0.force(Some(Force::Closed));
     }
 
     /// Lets all calls pass until [`reset`](Self::reset), and does not even look at them.
     pub fn disable(&self) {
-        self.0.shared().force(Some(Force::Disabled));
+        self.0.force(Some(Force::Disabled));
     }
 
     /// Closes the circuit with nothing counted and lets it decide for itself again, whatever its state.
     pub fn reset(&self) {
-        self.0.shared().force(None);
+        self.0.force(None);
     }
 }
 

@@ -2,7 +2,9 @@ use std::{hash::Hash, num::NonZeroUsize, sync::Arc};
 
 use tower_layer::Layer;
 
-use super::{BreakerPolicy, CircuitBreaker, Everyone, Handle, Observer, Per, State, observer::OnTransition};
+use super::{
+    BreakerPolicy, CircuitBreaker, Everyone, Handle, LeakedCircuit, Observer, Per, State, observer::OnTransition,
+};
 use crate::policy::classify::Errors;
 
 /// Guards services with one circuit, or with one for each key; see the [module](crate::circuit_breaker).
@@ -128,6 +130,23 @@ impl<C> CircuitBreakerLayer<C> {
     }
 }
 
+impl<C> CircuitBreakerLayer<C> {
+    /// Lets the circuit live as long as the program, so that calls need not count who holds it; see [`hold`](crate::hold). It stays the same circuit:
+    /// layers, services and handles from before share it. Default: it goes with the last layer, service, handle and call.
+    #[must_use]
+    pub fn leak(self) -> CircuitBreakerLayer<C, LeakedCircuit> {
+        CircuitBreakerLayer { classify: self.classify, circuits: self.circuits.leak() }
+    }
+}
+
+impl<C> CircuitBreakerLayer<C, LeakedCircuit> {
+    /// A look at the circuit, and a hand on it.
+    #[must_use]
+    pub fn handle(&self) -> Handle {
+        self.circuits.handle()
+    }
+}
+
 impl<C, F, K> CircuitBreakerLayer<C, Per<F, K>>
 where
     K: Clone + Eq + Hash + Send + Sync + 'static,
@@ -135,7 +154,7 @@ where
     /// A look at the circuit of `key`, and a hand on it. It is made if there is none, and kept at least as long as the handle.
     #[must_use]
     pub fn handle(&self, key: K) -> Handle {
-        Handle::new(self.circuits.lane(key))
+        Handle::new(self.circuits.circuit(key))
     }
 
     /// How many keys have a circuit.

@@ -108,7 +108,7 @@
 //! * **Successes that are not in the window yet are moved there before anything is decided**, those of all clones and cores.
 //!   A window of calls may see them in another order than they came; a window of time takes those that were found
 //!   together to have come evenly since it was last told the time.
-//! * A key costs a look-up under a lock of its own shard for each call, and one lane for all cores.
+//! * A key costs a look-up under a lock of its own shard for each call, and its successes are counted in one word by all cores.
 //!
 //! Errors from `poll_ready` are returned and do not count, except that of a probe.
 
@@ -125,7 +125,7 @@ mod shared;
 mod state;
 mod window;
 
-pub use circuits::{Circuits, Everyone, Per};
+pub use circuits::{Circuits, Everyone, LeakedCircuit, Per};
 pub use classify::{Classifier, classify};
 pub use error::CircuitOpen;
 pub use future::ResponseFuture;

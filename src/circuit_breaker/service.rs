@@ -1,5 +1,6 @@
 use std::{
     fmt,
+    ops::Deref,
     task::{Context, Poll, ready},
 };
 
@@ -8,6 +9,7 @@ use tower_service::Service;
 use super::{
     BreakerPolicy, CircuitBreakerLayer, Handle, ResponseFuture,
     circuits::{Circuits, Everyone},
+    shared::{Permit, Shared},
 };
 use crate::{
     BoxError,
@@ -102,7 +104,7 @@ where
 {
     type Response = S::Response;
     type Error = BoxError;
-    type Future = ResponseFuture<S, Req, S::Future, C>;
+    type Future = ResponseFuture<S, Req, S::Future, C, K::Hold>;
 
     #[inline]
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
@@ -119,13 +121,32 @@ where
 
     #[inline]
     fn call(&mut self, request: Req) -> Self::Future {
-        match self.circuits.pick(&request).admit() {
+        let circuit = self.circuits.pick(&request);
+        let era = circuit.era();
+        if era.is_gated() || self.reserved != Reserved::Yes {
+            return self.ask(circuit, request);
+        }
+        self.reserved = Reserved::Nothing;
+        ResponseFuture::calling(self.inner.call(request), Permit::new(circuit, era), self.classify.clone())
+    }
+}
+
+impl<S: Clone, C: Clone, K> CircuitBreaker<S, C, K> {
+    // The circuit does not let calls flow, or did not when readiness was asked for.
+    #[cold]
+    #[inline(never)]
+    fn ask<H, Req>(&mut self, circuit: H, request: Req) -> ResponseFuture<S, Req, S::Future, C, H>
+    where
+        S: Service<Req>,
+        H: Deref<Target = Shared>,
+    {
+        match Shared::admit(circuit) {
             Ok(permit) if self.reserved == Reserved::Yes => {
                 self.reserved = Reserved::Nothing;
                 ResponseFuture::calling(self.inner.call(request), permit, self.classify.clone())
             }
             Ok(permit) => {
-                // The circuit did not let calls flow when readiness was asked for, and now it does, or this is a probe.
+                // It flows by now, or this is a probe.
                 self.release();
                 ResponseFuture::readying(self.inner.clone(), request, permit, self.classify.clone())
             }

@@ -3,23 +3,22 @@
 //! While a circuit is closed and calls succeed, nobody writes to what others read:
 //!
 //! * Whether calls flow is told by one word, the [`Era`]. It is written at a transition only, under the lock.
-//! * Successes are counted in lanes, of which each thread has one of its own as far as there are cores. Each failure, each
-//!   look at the state and each 64th success of a lane moves them all into the window, under the lock and *before*
+//! * Successes are counted by each thread for itself, in a word that only it writes to, as far as there are [places](crate::threads). Each failure, each
+//!   look at the state and each 64th success of a thread moves them all into the window, under the lock and *before*
 //!   anything is decided. **So nothing is ever decided without all successes that came before it.** What the delay
 //!   costs is the moment of a success: in a window of time, those found together are taken to have
 //!   come evenly since the last time somebody looked.
-//! * A call holds the lane it began in. The reference count is the lane's own, too.
 //!
 //! Every change of state passes through [`Shared::transact`], and is reported there after the lock was released. Every refusal passes
-//! through [`Lane::ask`].
+//! through [`Shared::ask`].
 
 use std::{
     fmt,
+    ops::Deref,
     sync::{
-        Arc, Mutex, MutexGuard, OnceLock, PoisonError, TryLockError,
+        Arc, Mutex, PoisonError, TryLockError,
         atomic::{AtomicU32, AtomicUsize, Ordering},
     },
-    thread::available_parallelism,
     time::Duration,
 };
 
@@ -34,134 +33,79 @@ use super::{
 use crate::{
     policy::{Random, classify::Class},
     telemetry::{self, Observers},
+    threads::{Padded, Place},
 };
 
-/// How many successes wait in a lane for the window.
+/// How many successes of a thread wait for the window.
 const BATCH: u32 = 64;
 
-/// More would only be more to look through.
-const MOST_LANES: usize = 64;
-
 /// A circuit and what its threads need to share it.
-pub(super) struct Shared {
+pub struct Shared {
     era: AtomicUsize,
     /// For slow calls, which alone need the clock.
     slow_after: Option<Duration>,
     /// What the start of a timed call is counted from.
     made: Instant,
+    /// All successes there ever were, wrapping around, by the thread that saw them; the first place is for those without one of their own.
     successes: Box<[Padded<AtomicU32>]>,
     // Apart from what is only read.
-    circuit: Padded<Mutex<Circuit>>,
+    counted: Padded<Mutex<Counted>>,
     observers: Observers<dyn Observer>,
 }
 
-// A cache line of its own (or two, on the machines that fetch pairs).
-#[derive(Default)]
-#[repr(align(128))]
-struct Padded<T>(T);
-
-/// A circuit as one thread sees it.
-#[repr(align(128))]
-pub struct Lane {
-    shared: Arc<Shared>,
-    index: usize,
+/// The circuit, and how many of the successes of each thread it has seen.
+struct Counted {
+    circuit: Circuit,
+    seen: Box<[u32]>,
 }
 
-/// All lanes of a circuit.
-#[derive(Clone)]
-pub(super) struct Lanes(Arc<[Arc<Lane>]>);
-
-impl Lanes {
-    pub(super) fn new(policy: BreakerPolicy) -> Self {
-        let count = cores().next_power_of_two().min(MOST_LANES);
-        let shared = Arc::new(Shared::new(policy, count));
-        Self((0..count).map(|index| Arc::new(Lane { shared: shared.clone(), index })).collect())
-    }
-
-    /// The lane of this thread.
-    #[inline]
-    pub(super) fn mine(&self) -> &Arc<Lane> {
-        // The number of lanes is a power of two.
-        &self.0[thread_number() & (self.0.len() - 1)]
-    }
-
-    /// Whether a call made now would pass without asking.
-    #[inline]
-    pub(super) fn is_gated(&self) -> bool {
-        self.0[0].shared.era().is_gated()
-    }
-}
-
-fn cores() -> usize {
-    static CORES: OnceLock<usize> = OnceLock::new();
-    *CORES.get_or_init(|| available_parallelism().map_or(1, usize::from))
-}
-
-#[inline]
-fn thread_number() -> usize {
-    static NEXT: AtomicUsize = AtomicUsize::new(0);
-    thread_local!(static NUMBER: usize = NEXT.fetch_add(1, Ordering::Relaxed));
-    // A thread that is about to end has none any more.
-    NUMBER.try_with(|number| *number).unwrap_or(0)
-}
-
-impl Lane {
-    /// A circuit with one lane only, for those that are many.
-    pub(super) fn single(policy: BreakerPolicy) -> Self {
-        Self { shared: Arc::new(Shared::new(policy, 1)), index: 0 }
-    }
-
-    pub(super) fn shared(&self) -> &Shared {
-        &self.shared
-    }
-
-    /// Lets a call pass, or refuses it.
-    #[inline]
-    pub(super) fn admit(self: Arc<Self>) -> Result<Permit, CircuitOpen> {
-        let era = self.shared.era();
-        if era.is_gated() {
-            return self.ask();
+impl Shared {
+    /// With so many places for threads to count in, and at least one.
+    pub(super) fn new(policy: BreakerPolicy, places: usize) -> Self {
+        let circuit = Circuit::new(policy);
+        Self {
+            era: AtomicUsize::new(circuit.era().bits()),
+            slow_after: policy.slow.map(|slow| slow.after),
+            made: Instant::now(),
+            successes: (0..places).map(|_| Padded::default()).collect(),
+            counted: Padded(Mutex::new(Counted { circuit, seen: vec![0; places].into() })),
+            observers: Observers::default(),
         }
-        if era.is_unwatched() {
-            return Ok(Permit::unwatched());
-        }
-        Ok(Permit::new(self, era))
     }
 
-    #[cold]
-    fn ask(self: Arc<Self>) -> Result<Permit, CircuitOpen> {
-        match self.shared.transact(|circuit, now, _| circuit.admit(now)) {
-            Ok(era) if era.is_unwatched() => Ok(Permit::unwatched()),
-            Ok(era) => Ok(Permit::new(self, era)),
-            Err(refusal) => Err(self.shared.refused(CircuitOpen::new(refusal))),
+    /// Lets a call pass, or refuses it. Where [calls flow](Era::is_gated) there is no need to ask.
+    pub(super) fn admit<H: Deref<Target = Self>>(hold: H) -> Result<Permit<H>, CircuitOpen> {
+        let era = hold.era();
+        if !era.is_gated() {
+            return Ok(Permit::new(hold, era));
+        }
+        match hold.transact(|circuit, now, _| circuit.admit(now)) {
+            Ok(era) => Ok(Permit::new(hold, era)),
+            Err(refusal) => Err(hold.refused(CircuitOpen::new(refusal))),
         }
     }
 
     #[inline]
     fn count_success(&self, era: Era) {
         // What belongs to an era that is over counts no more.
-        if self.shared.era() == era && self.shared.successes[self.index].0.fetch_add(1, Ordering::Relaxed) >= BATCH - 1
-        {
-            self.shared.settle();
+        if self.era() != era {
+            return;
         }
-    }
-}
-
-impl Shared {
-    fn new(policy: BreakerPolicy, lanes: usize) -> Self {
-        let circuit = Circuit::new(policy);
-        Self {
-            era: AtomicUsize::new(circuit.era().bits()),
-            slow_after: policy.slow.map(|slow| slow.after),
-            made: Instant::now(),
-            successes: (0..lanes).map(|_| Padded::default()).collect(),
-            circuit: Padded(Mutex::new(circuit)),
-            observers: Observers::default(),
+        let successes = match Place::among(&self.successes) {
+            Place::Own(Padded(counter)) => {
+                let successes = counter.load(Ordering::Relaxed).wrapping_add(1);
+                counter.store(successes, Ordering::Release);
+                successes
+            }
+            Place::Shared(Padded(counter)) => counter.fetch_add(1, Ordering::AcqRel).wrapping_add(1),
+        };
+        if successes % BATCH == 0 {
+            self.settle();
         }
     }
 
     #[inline]
-    fn era(&self) -> Era {
+    pub(super) fn era(&self) -> Era {
         Era::from_bits(self.era.load(Ordering::Acquire))
     }
 
@@ -190,14 +134,15 @@ impl Shared {
     /// Takes a step: the one place where a circuit changes.
     fn transact<T>(&self, step: impl FnOnce(&mut Circuit, Instant, &mut Random) -> T) -> T {
         // Plain numbers, in order at every moment at which something could panic.
-        let mut circuit = self.circuit.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut counted = self.counted.0.lock().unwrap_or_else(PoisonError::into_inner);
         // Read under the lock, so that one step is never earlier than the last.
-        let now = self.gather(&mut circuit);
+        let now = self.gather(&mut counted);
+        let circuit = &mut counted.circuit;
         let before = circuit.state();
-        let answer = step(&mut circuit, now, &mut Random::from_thread());
+        let answer = step(circuit, now, &mut Random::from_thread());
         let after = circuit.state();
         self.era.store(circuit.era().bits(), Ordering::Release);
-        drop(circuit);
+        drop(counted);
         if before != after {
             self.report(before, after);
         }
@@ -207,22 +152,23 @@ impl Shared {
     // Moves the successes into the window, if nobody else is just about to.
     #[cold]
     fn settle(&self) {
-        let mut circuit = match self.circuit.0.try_lock() {
-            Ok(circuit) => circuit,
+        let mut counted = match self.counted.0.try_lock() {
+            Ok(counted) => counted,
             Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
             Err(TryLockError::WouldBlock) => return,
         };
-        self.gather(&mut circuit);
+        self.gather(&mut counted);
     }
 
-    fn gather(&self, circuit: &mut MutexGuard<'_, Circuit>) -> Instant {
-        let counted = |lane: &Padded<AtomicU32>| match lane.0.load(Ordering::Relaxed) {
-            0 => 0,
-            _ => u64::from(lane.0.swap(0, Ordering::Relaxed)),
-        };
-        let successes = self.successes.iter().map(counted).sum();
+    fn gather(&self, counted: &mut Counted) -> Instant {
+        let mut successes = 0;
+        for (Padded(counter), seen) in self.successes.iter().zip(&mut counted.seen) {
+            let all = counter.load(Ordering::Acquire);
+            successes += u64::from(all.wrapping_sub(*seen));
+            *seen = all;
+        }
         let now = Instant::now();
-        circuit.successes(successes, now);
+        counted.circuit.successes(successes, now);
         now
     }
 
@@ -240,20 +186,8 @@ impl Shared {
 
 impl Drop for Shared {
     fn drop(&mut self) {
-        let state = self.circuit.0.get_mut().unwrap_or_else(PoisonError::into_inner).state();
+        let state = self.counted.0.get_mut().unwrap_or_else(PoisonError::into_inner).circuit.state();
         self.observers().iter().for_each(|observer| observer.gone(state));
-    }
-}
-
-impl fmt::Debug for Lane {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.shared.fmt(f)
-    }
-}
-
-impl fmt::Debug for Lanes {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0[0].shared.fmt(f)
     }
 }
 
@@ -269,68 +203,77 @@ impl fmt::Debug for Shared {
 }
 
 /// The right to make one call. What becomes of it is told by [`finish`](Self::finish); dropped before that, it goes back.
-pub(super) struct Permit {
+pub(super) struct Permit<H: Deref<Target = Shared>> {
     /// `None` once it is of no more use.
-    lane: Option<Arc<Lane>>,
+    hold: Option<H>,
     era: Era,
     /// In nanoseconds since the circuit was made; zero if nobody wants to know.
     started: u64,
 }
 
-impl Permit {
+impl<H: Deref<Target = Shared>> Permit<H> {
     #[inline]
-    fn new(lane: Arc<Lane>, era: Era) -> Self {
-        let started = if lane.shared.slow_after.is_some() { lane.shared.age() } else { 0 };
-        Self { lane: Some(lane), era, started }
+    pub(super) fn new(hold: H, era: Era) -> Self {
+        let started = if hold.slow_after.is_some() { hold.age() } else { 0 };
+        Self { hold: Some(hold), era, started }
     }
 
-    pub(super) const fn unwatched() -> Self {
-        Self { lane: None, era: Era::from_bits(0), started: 0 }
+    pub(super) const fn none() -> Self {
+        Self { hold: None, era: Era::from_bits(0), started: 0 }
+    }
+
+    /// The call ended well.
+    #[inline]
+    pub(super) fn succeed(&mut self) {
+        match self.hold.take() {
+            Some(hold) if self.started == 0 && self.era.flows() => hold.count_success(self.era),
+            Some(hold) => self.tell(&hold, Class::Success),
+            None => {}
+        }
     }
 
     /// The call ended with an outcome of this class.
-    #[inline]
     pub(super) fn finish(&mut self, class: Class) {
-        let Some(lane) = self.lane.take() else { return };
-        let slow = self.started != 0 && lane.shared.is_slow(self.started);
-        if matches!(class, Class::Success | Class::Permanent) && !slow && self.era.flows() {
-            lane.count_success(self.era);
-        } else {
-            self.tell(&lane, class, slow);
+        if let Some(hold) = self.hold.take() {
+            self.tell(&hold, class);
         }
     }
 
     #[cold]
-    fn tell(&self, lane: &Lane, class: Class, slow: bool) {
+    #[inline(never)]
+    fn tell(&self, hold: &Shared, class: Class) {
+        if self.era.is_unwatched() {
+            return;
+        }
+        let slow = self.started != 0 && hold.is_slow(self.started);
         let failed = match class {
             Class::Transient { .. } | Class::Unsent { .. } => true,
+            Class::Success | Class::Permanent if !slow && self.era.flows() => return hold.count_success(self.era),
             Class::Success | Class::Permanent => false,
             // Says nothing about the service's health, neither way.
             Class::Throttled { .. } if self.era.flows() => return,
-            Class::Throttled { .. } => return lane.shared.transact(|circuit, _, _| circuit.release(self.era)),
+            Class::Throttled { .. } => return hold.transact(|circuit, _, _| circuit.release(self.era)),
         };
-        lane.shared.transact(|circuit, now, random| circuit.record(self.era, Mark { failed, slow }, now, random));
+        hold.transact(|circuit, now, random| circuit.record(self.era, Mark { failed, slow }, now, random));
     }
-}
 
-impl Drop for Permit {
-    #[inline]
-    fn drop(&mut self) {
-        if let Some(lane) = self.lane.take() {
-            self.abandon(&lane);
+    #[cold]
+    #[inline(never)]
+    fn abandon(&self, hold: &Shared) {
+        if self.started != 0 && hold.is_slow(self.started) {
+            // Whoever gave up waiting learned that much.
+            self.tell(hold, Class::Success);
+        } else if self.era.is_gated() {
+            hold.transact(|circuit, now, _| circuit.abandon(self.era, now));
         }
     }
 }
 
-impl Permit {
-    #[cold]
-    #[inline(never)]
-    fn abandon(&self, lane: &Lane) {
-        if self.started != 0 && lane.shared.is_slow(self.started) {
-            // Whoever gave up waiting learned that much.
-            self.tell(lane, Class::Success, true);
-        } else if !self.era.flows() {
-            lane.shared.transact(|circuit, now, _| circuit.abandon(self.era, now));
+impl<H: Deref<Target = Shared>> Drop for Permit<H> {
+    #[inline]
+    fn drop(&mut self) {
+        if let Some(hold) = self.hold.take() {
+            self.abandon(&hold);
         }
     }
 }
@@ -354,17 +297,22 @@ mod tests {
     };
 
     use super::{super::observer::OnTransition, *};
+    use crate::threads::places;
 
-    fn lanes(policy: BreakerPolicy) -> Lanes {
-        Lanes::new(policy)
+    fn shared(policy: BreakerPolicy) -> Arc<Shared> {
+        Arc::new(Shared::new(policy, places()))
     }
 
-    fn call(lanes: &Lanes, class: Class) {
-        lanes.mine().clone().admit().unwrap().finish(class);
+    fn admit(shared: &Arc<Shared>) -> Result<Permit<Arc<Shared>>, CircuitOpen> {
+        Shared::admit(shared.clone())
     }
 
-    fn look(lanes: &Lanes) -> (State, Counts) {
-        let (state, counts, _) = lanes.mine().shared().look();
+    fn call(shared: &Arc<Shared>, class: Class) {
+        admit(shared).unwrap().finish(class);
+    }
+
+    fn look(shared: &Shared) -> (State, Counts) {
+        let (state, counts, _) = shared.look();
         (state, counts)
     }
 
@@ -375,21 +323,21 @@ mod tests {
     #[test]
     fn nothing_is_decided_without_the_successes_before_it() {
         // Fewer successes than make a batch; one more failure would be half.
-        let lanes = lanes(BreakerPolicy::new().window_calls(100).unwrap());
+        let shared = shared(BreakerPolicy::new().window_calls(100).unwrap());
         for _ in 0..30 {
-            call(&lanes, Class::Success);
+            call(&shared, Class::Success);
         }
         for failed in 1..30 {
-            call(&lanes, Class::transient());
-            assert_eq!(look(&lanes), (State::Closed, counts(30 + failed, failed)));
+            call(&shared, Class::transient());
+            assert_eq!(look(&shared), (State::Closed, counts(30 + failed, failed)));
         }
-        call(&lanes, Class::transient());
-        assert_eq!(look(&lanes), (State::Open, counts(60, 30)));
+        call(&shared, Class::transient());
+        assert_eq!(look(&shared), (State::Open, counts(60, 30)));
     }
 
     #[test]
     fn each_class_counts_as_it_should() {
-        let lanes = lanes(BreakerPolicy::new());
+        let shared = shared(BreakerPolicy::new());
         for (class, expected) in [
             (Class::Success, counts(1, 0)),
             (Class::Permanent, counts(2, 0)),
@@ -397,52 +345,51 @@ mod tests {
             (Class::unsent(), counts(4, 2)),
             (Class::throttled(None), counts(4, 2)),
         ] {
-            call(&lanes, class);
-            assert_eq!(look(&lanes).1, expected, "{class:?}");
+            call(&shared, class);
+            assert_eq!(look(&shared).1, expected, "{class:?}");
         }
-        drop(lanes.mine().clone().admit().unwrap());
-        assert_eq!(look(&lanes).1, counts(4, 2), "dropped");
+        drop(admit(&shared).unwrap());
+        assert_eq!(look(&shared).1, counts(4, 2), "dropped");
     }
 
     #[test]
     fn every_call_of_every_thread_is_counted_once() {
         const CALLS: u64 = 20_000;
-        let lanes = lanes(BreakerPolicy::new().without_failure_rate().window_calls(1_000_000).unwrap());
+        let shared = shared(BreakerPolicy::new().without_failure_rate().window_calls(1_000_000).unwrap());
         thread::scope(|scope| {
             for thread in 0..8 {
-                let lanes = lanes.clone();
+                let shared = shared.clone();
                 scope.spawn(move || {
                     for number in 0..CALLS {
                         // Some fail all the time, so that lanes are emptied while others fill them.
                         let failed = number % 10 == thread;
-                        call(&lanes, if failed { Class::transient() } else { Class::Success });
+                        call(&shared, if failed { Class::transient() } else { Class::Success });
                     }
                 });
             }
         });
-        assert_eq!(look(&lanes).1, counts(8 * CALLS, 8 * CALLS / 10));
+        assert_eq!(look(&shared).1, counts(8 * CALLS, 8 * CALLS / 10));
     }
 
     #[test]
     fn a_batch_goes_into_the_window_without_anybody_asking() {
-        let lanes = lanes(BreakerPolicy::new().window_calls(1000).unwrap());
+        let shared = shared(BreakerPolicy::new().window_calls(1000).unwrap());
         for _ in 0..BATCH * 3 + 1 {
-            call(&lanes, Class::Success);
+            call(&shared, Class::Success);
         }
-        let counts = lanes.mine().shared.circuit.0.lock().unwrap().counts();
+        let counts = shared.counted.0.lock().unwrap().circuit.counts();
         assert_eq!(counts.calls, u64::from(BATCH * 3));
     }
 
     #[test]
     fn what_ends_in_another_era_counts_no_more() {
-        let lanes = lanes(BreakerPolicy::new());
-        let [mut early, mut late] = [0, 1].map(|_| lanes.mine().clone().admit().unwrap());
-        let shared = lanes.mine().shared();
+        let shared = shared(BreakerPolicy::new());
+        let [mut early, mut late] = [0, 1].map(|_| admit(&shared).unwrap());
         shared.force(Some(Force::Open));
         early.finish(Class::Success);
         shared.force(None);
         late.finish(Class::transient());
-        assert_eq!(look(&lanes), (State::Closed, Counts::default()));
+        assert_eq!(look(&shared), (State::Closed, Counts::default()));
     }
 
     // In real time: a millisecond open, a handful of probes, many threads that let some of them go unused.
@@ -452,11 +399,11 @@ mod tests {
         let policy = BreakerPolicy::new().consecutive_failures(1).and_then(|policy| policy.probes(PROBES));
         let policy = policy.and_then(|policy| policy.open_time(Duration::from_millis(1))).unwrap();
         let policy = policy.max_open_time(Duration::from_millis(1));
-        let lanes = lanes(policy);
+        let shared = shared(policy);
         let log = Arc::new(Mutex::new(Vec::new()));
         let seen = log.clone();
         let log_changes = OnTransition(move |from, to| seen.lock().unwrap().push((from, to)));
-        lanes.mine().shared().observe(Arc::new(log_changes));
+        shared.observe(Arc::new(log_changes));
 
         // Permits that are out or used up, by the round they belong to.
         let taken: Mutex<HashMap<usize, u32>> = Mutex::default();
@@ -464,11 +411,11 @@ mod tests {
         let end = Instant::now() + Duration::from_millis(400);
         thread::scope(|scope| {
             for thread in 0..8 {
-                let (lanes, taken, probes, too_many) = (lanes.clone(), &taken, &probes, &too_many);
+                let (shared, taken, probes, too_many) = (shared.clone(), &taken, &probes, &too_many);
                 scope.spawn(move || {
                     let mut random = fastrand::Rng::with_seed(thread);
                     while Instant::now() < end {
-                        let Ok(mut permit) = lanes.mine().clone().admit() else { continue };
+                        let Ok(mut permit) = admit(&shared) else { continue };
                         let fate = random.u8(..);
                         if permit.era.is_gated() {
                             probes.fetch_add(1, SeqCst);
@@ -503,24 +450,11 @@ mod tests {
 
     #[test]
     fn a_listener_that_panics_leaves_the_circuit_in_order() {
-        let lanes = lanes(BreakerPolicy::new());
-        lanes.mine().shared().observe(Arc::new(OnTransition(|_, _| panic!("told"))));
-        let other = lanes.clone();
-        assert!(thread::spawn(move || other.mine().shared().force(Some(Force::Open))).join().is_err());
-        assert_eq!(look(&lanes).0, State::ForcedOpen);
-        assert!(lanes.mine().clone().admit().is_err());
-    }
-
-    #[test]
-    fn each_thread_has_a_lane_of_its_own_as_far_as_there_are_cores() {
-        let lanes = lanes(BreakerPolicy::new());
-        let count = lanes.0.len();
-        assert!(count.is_power_of_two() && count >= cores().min(MOST_LANES));
-        // Threads that are numbered one after the other.
-        let first = thread_number();
-        let others: Vec<_> =
-            (0..8).map(|_| thread::spawn(thread_number)).map(|thread| thread.join().unwrap()).collect();
-        assert_eq!(thread_number(), first);
-        assert!(others.iter().all(|number| *number != first));
+        let shared = shared(BreakerPolicy::new());
+        shared.observe(Arc::new(OnTransition(|_, _| panic!("told"))));
+        let other = shared.clone();
+        assert!(thread::spawn(move || other.force(Some(Force::Open))).join().is_err());
+        assert_eq!(look(&shared).0, State::ForcedOpen);
+        assert!(admit(&shared).is_err());
     }
 }

@@ -1,6 +1,7 @@
 use std::{
     future::Future,
     hash::Hash,
+    ops::Deref,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
@@ -27,17 +28,16 @@ use crate::{
 pin_project! {
     /// The future of a call to a [`Cooldown`](super::Cooldown) service. Dropping it cancels the call, and gives back the role
     /// of going first if it had that.
-    // The bounds stand on the struct, as the future and the key inside are named by the service and the scope.
+    // The bound stands on the struct, as the future inside is named by the service.
     #[must_use = "futures do nothing unless polled"]
-    pub struct ResponseFuture<S, C, W, P, X, D, Req>
+    pub struct ResponseFuture<S, H, K, Req>
     where
         S: Service<Req>,
-        P: Scope<Req>,
     {
         #[pin]
         state: State<S::Future, S, Req>,
-        terms: Arc<Terms<C, W, P, X, D>>,
-        key: Option<P::Key>,
+        terms: H,
+        key: Option<K>,
         pass: Pass,
     }
 }
@@ -103,31 +103,32 @@ impl<S, Req> Waiting<S, Req> {
     }
 }
 
-impl<S, C, W, P, X, D, Req> ResponseFuture<S, C, W, P, X, D, Req>
+impl<S, H, K, Req> ResponseFuture<S, H, K, Req>
 where
     S: Service<Req>,
-    P: Scope<Req>,
 {
     #[inline]
-    pub(super) fn calling(call: S::Future, terms: Arc<Terms<C, W, P, X, D>>, key: P::Key, pass: Pass) -> Self {
+    pub(super) fn calling(call: S::Future, terms: H, key: K, pass: Pass) -> Self {
         Self { state: State::Calling { call }, terms, key: Some(key), pass }
     }
 
-    pub(super) fn waiting(waiting: Waiting<S, Req>, terms: Arc<Terms<C, W, P, X, D>>, key: P::Key) -> Self {
+    pub(super) fn waiting(waiting: Waiting<S, Req>, terms: H, key: K) -> Self {
         Self { state: State::Waiting { waiting: Box::pin(waiting) }, terms, key: Some(key), pass: Pass::default() }
     }
 
-    pub(super) fn refused(error: CoolingDown, terms: Arc<Terms<C, W, P, X, D>>) -> Self {
+    pub(super) fn refused(error: CoolingDown, terms: H) -> Self {
         Self { state: State::Refused { error: Some(error.into()) }, terms, key: None, pass: Pass::default() }
     }
 }
 
-impl<S, C, W, P, X, D, Req> Future for ResponseFuture<S, C, W, P, X, D, Req>
+impl<S, H, C, W, P, X, D, K, Req> Future for ResponseFuture<S, H, K, Req>
 where
     S: Service<Req, Error: Into<BoxError>> + Clone,
+    H: Deref<Target = Terms<C, W, P, X, D>>,
     C: Classify<S::Response, S::Error>,
     W: Wait<S::Response, S::Error>,
-    P: Scope<Req>,
+    P: Scope<Req, Key = K>,
+    K: Eq + Hash,
     X: Exhausted<S::Response, S::Error>,
 {
     type Output = Result<S::Response, BoxError>;
@@ -139,6 +140,9 @@ where
             match this.state.as_mut().project() {
                 StateProj::Calling { call } => {
                     let outcome = ready!(call.poll(cx));
+                    if !this.pass.is_watched() && this.terms.accepts(&outcome) {
+                        return Poll::Ready(outcome.map_err(Into::into));
+                    }
                     let failure = this.terms.failure(&outcome);
                     if failure.is_some() || this.pass.is_watched() {
                         let (key, pass) = (this.key.take(), std::mem::take(this.pass));

@@ -8,12 +8,13 @@ use super::{
     store::Store,
     terms::{Everyone, NeverExhausted, Per, Terms},
 };
-#[cfg(feature = "http")]
-use crate::{policy::http, timeout::InExtensions};
 use crate::{
+    hold::{Counted, Leaked},
     policy::{Nanos, wait::FlooredJitter},
     timeout::NoDeadline,
 };
+#[cfg(feature = "http")]
+use crate::{policy::http, timeout::InExtensions};
 
 /// Wraps services in [`Cooldown`]; see the [module](crate::cooldown).
 ///
@@ -166,7 +167,7 @@ impl<C, W, X, D> CooldownLayer<C, W, Everyone, X, D> {
     /// The moment before which no call passes, if there is one ahead.
     #[must_use]
     pub fn cooling_until(&self) -> Option<Instant> {
-        self.terms.scope.store.until(&(), Instant::now())
+        self.terms.cooling_until(&())
     }
 }
 
@@ -174,7 +175,7 @@ impl<C, W, F, K: Eq + Hash, X, D> CooldownLayer<C, W, Per<F, K>, X, D> {
     /// The moment before which no call with this key passes, if there is one ahead.
     #[must_use]
     pub fn cooling_until(&self, key: &K) -> Option<Instant> {
-        self.terms.scope.store.until(key, Instant::now())
+        self.terms.cooling_until(key)
     }
 
     /// How many keys can be held back at once. Default: 1024.
@@ -188,6 +189,44 @@ impl<C, W, F, K: Eq + Hash, X, D> CooldownLayer<C, W, Per<F, K>, X, D> {
     }
 }
 
+impl<C, W, P, X, D> CooldownLayer<C, W, P, X, D> {
+    /// Lets what is shared live as long as the program, so that calls need not count who holds it; see [`hold`](crate::hold). Default: it goes with the
+    /// last layer, service and call.
+    #[must_use]
+    pub fn leak(self) -> LeakedCooldownLayer<C, W, P, X, D> {
+        LeakedCooldownLayer { terms: Leaked::new(self.terms) }
+    }
+}
+
+/// A [`CooldownLayer`] whose state lives as long as the program; made by [`leak`](CooldownLayer::leak).
+pub struct LeakedCooldownLayer<C: 'static, W: 'static, P: 'static, X: 'static, D: 'static> {
+    terms: Leaked<Terms<C, W, P, X, D>>,
+}
+
+impl<C, W, X, D> LeakedCooldownLayer<C, W, Everyone, X, D> {
+    /// See [`CooldownLayer::cooling_until`].
+    #[must_use]
+    pub fn cooling_until(&self) -> Option<Instant> {
+        self.terms.cooling_until(&())
+    }
+}
+
+impl<C, W, F, K: Eq + Hash, X, D> LeakedCooldownLayer<C, W, Per<F, K>, X, D> {
+    /// See [`CooldownLayer::cooling_until`].
+    #[must_use]
+    pub fn cooling_until(&self, key: &K) -> Option<Instant> {
+        self.terms.cooling_until(key)
+    }
+}
+
+impl<C, W, P, X, D> Clone for LeakedCooldownLayer<C, W, P, X, D> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<C, W, P, X, D> Copy for LeakedCooldownLayer<C, W, P, X, D> {}
+
 impl<C, W, P, X, D, S> Layer<S> for CooldownLayer<C, W, P, X, D>
 where
     C: Clone,
@@ -196,10 +235,29 @@ where
     X: Clone,
     D: Clone,
 {
-    type Service = Cooldown<S, C, W, P, X, D>;
+    type Service = Cooldown<S, Counted<Terms<C, W, P, X, D>>>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        Cooldown::with_terms(inner, self.terms.clone())
+        Cooldown::with_terms(inner, Counted::new(Arc::new(self.terms.clone())))
+    }
+}
+
+impl<C, W, P, X, D, S> Layer<S> for LeakedCooldownLayer<C, W, P, X, D> {
+    type Service = Cooldown<S, Leaked<Terms<C, W, P, X, D>>>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        Cooldown::with_terms(inner, self.terms)
+    }
+}
+
+impl<C, W, P, X, D> fmt::Debug for LeakedCooldownLayer<C, W, P, X, D>
+where
+    C: fmt::Debug,
+    W: fmt::Debug,
+    P: fmt::Debug,
+{
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LeakedCooldownLayer").field("terms", &self.terms).finish()
     }
 }
 

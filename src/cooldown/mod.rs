@@ -142,7 +142,7 @@ mod terms;
 
 pub use error::{CoolingDown, class_of};
 pub use future::ResponseFuture;
-pub use layer::CooldownLayer;
+pub use layer::{CooldownLayer, LeakedCooldownLayer};
 pub use observer::Observer;
 pub use service::Cooldown;
-pub use terms::{Everyone, Exhausted, NeverExhausted, Per, Scope};
+pub use terms::{Everyone, Exhausted, NeverExhausted, Per, Scope, Terms};

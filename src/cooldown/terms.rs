@@ -1,5 +1,7 @@
 use std::{fmt, hash::Hash, num::NonZeroUsize, sync::Arc, time::Duration};
 
+use tokio::time::Instant;
+
 use super::{Observer, gate::Report, store::Store};
 use crate::{
     keyed,
@@ -20,6 +22,23 @@ pub trait Scope<Req>: sealed::Sealed {
     fn key(&self, request: &Req) -> Self::Key;
     #[doc(hidden)]
     fn store(&self) -> &Store<Self::Key>;
+}
+
+/// What is shared, whatever the request.
+pub(super) trait Stores<K> {
+    fn stored(&self) -> &Store<K>;
+}
+
+impl Stores<()> for Everyone {
+    fn stored(&self) -> &Store<()> {
+        &self.store
+    }
+}
+
+impl<F, K> Stores<K> for Per<F, K> {
+    fn stored(&self) -> &Store<K> {
+        &self.store
+    }
 }
 
 mod sealed {
@@ -111,9 +130,9 @@ impl<Res, E> Exhausted<Res, E> for NeverExhausted {
     }
 }
 
-/// Everything a layer was told.
+/// Everything a layer was told, and what its services share.
 #[derive(Clone)]
-pub(super) struct Terms<C, W, P, X, D> {
+pub struct Terms<C, W, P, X, D> {
     pub(super) classify: C,
     pub(super) backoff: W,
     pub(super) scope: P,
@@ -161,6 +180,24 @@ impl<C, W, P, X, D> Terms<C, W, P, X, D> {
     pub(super) fn deadline<D2>(self, deadline: D2) -> Terms<C, W, P, X, D2> {
         let Self { classify, backoff, scope, exhausted, max_wait, observers, .. } = self;
         Terms { classify, backoff, scope, exhausted, deadline, max_wait, observers }
+    }
+
+    /// The moment before which no call with this key passes, if there is one ahead.
+    pub(super) fn cooling_until<K: Eq + Hash>(&self, key: &K) -> Option<Instant>
+    where
+        P: Stores<K>,
+    {
+        self.scope.stored().until(key, Instant::now())
+    }
+
+    /// Whether `outcome` is a success for certain.
+    #[inline]
+    pub(super) fn accepts<Res, E>(&self, outcome: &Result<Res, E>) -> bool
+    where
+        C: Classify<Res, E>,
+    {
+        // Where nobody has an opinion, a response is a success.
+        matches!(outcome, Ok(response) if self.classify.accepts(response) || self.classify.ignores(response))
     }
 
     /// The class of `outcome` if it is a failure; `None` for the success that most calls are. A failure that nobody has an

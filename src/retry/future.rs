@@ -75,6 +75,12 @@ impl<F, Res> State<F, Res> {
     }
 }
 
+// What the first attempt is made by, and a service for the later ones.
+pub(super) trait Source<S: Service<Req>, Req> {
+    fn call(&mut self, request: Req) -> S::Future;
+    fn spare(self) -> S;
+}
+
 // What another attempt is made from. While it is there, another attempt is possible.
 struct Spare<K, S> {
     kept: K,
@@ -174,22 +180,21 @@ where
     S: Service<Req>,
     M: Mode<S::Response, S::Error>,
 {
-    // `call` makes the first attempt and, if asked to, hands over the service for the later ones.
     #[inline]
-    pub(super) fn start(policy: &P, request: Req, call: impl FnOnce(Req, bool) -> (S::Future, Option<S>)) -> Self
+    pub(super) fn start(policy: &P, request: Req, mut source: impl Source<S, Req>) -> Self
     where
         P: Clone,
     {
         let mut policy = policy.begin(&request);
         let (mut request, kept) = if policy.may_retry(1) { policy.keep().first(request) } else { (request, None) };
         policy.before_attempt(&FIRST.with_time_left(policy.timeout()), &mut request);
-        let (attempt, service) = call(request, kept.is_some());
+        // In one expression, so that the attempt is made where it stays.
         Self {
-            state: State::Calling { attempt },
+            state: State::Calling { attempt: source.call(request) },
             limit: M::Limit::default(),
-            spare: match (kept, service) {
-                (Some(kept), Some(service)) => Some(Spare { kept, service }),
-                _ => None,
+            spare: match kept {
+                Some(kept) => Some(Spare { kept, service: source.spare() }),
+                None => None,
             },
             policy,
             progress: Progress::First,

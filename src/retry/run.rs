@@ -6,7 +6,7 @@ use std::{
 
 use tower_service::Service;
 
-use super::{Plain, ResponseFuture};
+use super::{Plain, ResponseFuture, future::Source};
 use crate::policy::{Attempt, Decision, Keep, Policy, RetryPolicy};
 
 /// Calls `f(attempt)` until `policy` is content with the outcome: retries for code that is no service.
@@ -36,12 +36,7 @@ where
     F: FnMut(Attempt) -> Fut,
     Fut: Future<Output = Result<T, E>>,
 {
-    let mut service = Attempts(f);
-    ResponseFuture::<_, _, _, Plain>::start(&Numbered(policy), Attempt::new(1), |attempt, keep| {
-        let attempt = service.call(attempt);
-        (attempt, keep.then_some(service))
-    })
-    .await
+    ResponseFuture::<_, _, _, Plain>::start(&Numbered(policy), Attempt::new(1), Attempts(f)).await
 }
 
 impl<S, W, C, H, K, B> RetryPolicy<S, W, C, H, K, B> {
@@ -91,6 +86,20 @@ where
 
     fn call(&mut self, attempt: Attempt) -> Fut {
         (self.0)(attempt)
+    }
+}
+
+impl<F, Fut, T, E> Source<Self, Attempt> for Attempts<F>
+where
+    F: FnMut(Attempt) -> Fut,
+    Fut: Future<Output = Result<T, E>>,
+{
+    fn call(&mut self, attempt: Attempt) -> Fut {
+        (self.0)(attempt)
+    }
+
+    fn spare(self) -> Self {
+        self
     }
 }
 

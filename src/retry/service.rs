@@ -6,7 +6,7 @@ use std::{
 
 use tower_service::Service;
 
-use super::{Detailed, Plain, ResponseFuture, mode::Mode};
+use super::{Detailed, Plain, ResponseFuture, future::Source, mode::Mode};
 use crate::policy::Policy;
 
 /// Calls a service until a policy is content with the outcome; see the [module](crate::retry).
@@ -83,11 +83,19 @@ where
 
     #[inline]
     fn call(&mut self, request: Req) -> Self::Future {
-        // The instance that was polled ready is the one that is called; the clone readies itself if it is needed.
-        let inner = &mut self.inner;
-        ResponseFuture::start(&self.policy, request, |request, keep| {
-            let attempt = inner.call(request);
-            (attempt, keep.then(|| inner.clone()))
-        })
+        ResponseFuture::start(&self.policy, request, &mut self.inner)
+    }
+}
+
+// The instance that was polled ready is the one that is called; the clone readies itself if it is needed.
+impl<S: Service<Req> + Clone, Req> Source<S, Req> for &mut S {
+    #[inline]
+    fn call(&mut self, request: Req) -> S::Future {
+        (**self).call(request)
+    }
+
+    #[inline]
+    fn spare(self) -> S {
+        self.clone()
     }
 }
