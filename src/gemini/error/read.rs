@@ -27,7 +27,8 @@ pub(crate) fn decode(
 ) -> Result<GenerateContentResponse, Error> {
     let body = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body);
     let error = match serde_json::from_slice::<GenerateContentResponse>(body) {
-        Ok(response) => {
+        Ok(mut response) => {
+            response.each_shown(&|text| redact(text, key));
             // A response with candidates is not searched for an error: it is one pass for the usual case.
             if !response.candidates().is_empty() {
                 return Ok(response);

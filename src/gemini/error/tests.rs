@@ -110,6 +110,29 @@ fn the_key_is_shown_nowhere() {
 }
 
 #[test]
+fn the_key_is_shown_in_no_response_either() {
+    for body in [
+        format!(r#"{{"modelVersion":"gemini-{KEY}","responseId":"{KEY}","promptFeedback":{{"blockReason":"{KEY}"}}}}"#),
+        format!(r#"{{"modelVersion":"\u0041{}","candidates":[{{"finishReason":"{KEY}"}}]}}"#, &KEY[1..]),
+        format!(r#"{{"candidates":[{{"content":{{"role":"{KEY}","parts":[{{"{KEY}":{{}}}}]}}}}]}}"#),
+        format!(
+            r#"{{"candidates":[{{}},{{"content":{{"parts":[{{"functionCall":{{"id":"{KEY}","name":"{KEY}"}}}}]}}}}]}}"#
+        ),
+    ] {
+        let response = success(&body).expect("a response");
+        let calls: Vec<_> = response.candidates().iter().filter_map(|candidate| candidate.content()).collect();
+        let calls: Vec<_> = calls.iter().flat_map(|content| content.parts()).map(|part| part.function_call()).collect();
+        let shown = format!("{response:?} {:?} {calls:?}", response.answer());
+        assert!(!shown.contains("AIza") && shown.contains("[api key]"), "{shown}");
+    }
+    // What the model said is its own, and is sent back as it came.
+    let body = format!(r#"{{"candidates":[{{"content":{{"role":"model","parts":[{{"text":"{KEY}"}}]}}}}]}}"#);
+    let response = success(&body).expect("a response");
+    assert_eq!(response.text().as_deref(), Ok(KEY));
+    assert!(!format!("{response:?}").contains("AIza"));
+}
+
+#[test]
 fn half_a_key_is_shown_nowhere() {
     // A body that is cut off in the midst of it, and a page of which only the beginning is read.
     for body in [format!("denied: {}", &KEY[..10]), format!("denied: {}{KEY}", " ".repeat(16 * 1024 - 8 - 10))] {
