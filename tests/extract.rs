@@ -431,6 +431,33 @@ async fn blocked_and_cut_off_answers_are_typed_failures_and_not_asked_for_again(
 }
 
 #[tokio::test]
+async fn an_answer_that_was_cut_off_is_said_to_be_whether_the_server_says_why_or_not() {
+    let half = &GOOD[..15];
+    let cases = [
+        (ends("MAX_TOKENS", half), "the model did not finish its answer", "the answer was cut off (MAX_TOKENS)"),
+        (
+            ends("STOP", half),
+            "the answer ends too early",
+            "not valid JSON: it ends too early (EOF while parsing an object at line 1 column 15)",
+        ),
+        (
+            ends("STOP", NO_JSON),
+            "the answer does not fit the type",
+            "not valid JSON: expected value at line 1 column 1",
+        ),
+    ];
+    for (answer, failure, cause) in cases {
+        let error = ask(ExtractLayer::<User>::new().reasks(0), &Gemini::new([answer])).await.unwrap_err();
+        assert_eq!(error.to_string(), format!("no value after 1 answer: {failure}"));
+        assert_eq!(error.source().unwrap().to_string(), cause);
+    }
+    // The model may be able to mend what it stopped at by itself.
+    let gemini = Gemini::new([ends("STOP", half), says(GOOD)]);
+    ask(ExtractLayer::<User>::new(), &gemini).await.unwrap();
+    assert!(correction(&gemini).contains("it ends too early"));
+}
+
+#[tokio::test]
 async fn a_malformed_answer_is_not_quoted() {
     let gemini = Gemini::new([ends("MALFORMED_RESPONSE", "{{{"), says(GOOD)]);
     ask(ExtractLayer::<User>::new(), &gemini).await.unwrap();

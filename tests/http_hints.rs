@@ -265,6 +265,43 @@ fn a_reset_counts_where_the_limit_was_hit() {
 }
 
 #[test]
+fn a_moment_may_be_written_as_in_rfc_3339() {
+    let left = ("x-ratelimit-remaining", "0");
+    let reset = |value| ("x-ratelimit-reset", value);
+    check(
+        &[
+            (429, &[LATER, reset("2025-09-21T09:47:40Z")], s(60)),
+            (403, &[LATER, left, reset("2025-09-21T11:47:40.25+02:00")], ms(60_250)),
+            (403, &[LATER, reset("2025-09-21T09:47:40Z")], None),
+            (429, &[LATER, reset("2025-09-21T09:46:40Z")], None),
+            (429, &[LATER, reset("2025-09-21T09:47:40")], None),
+            (429, &[LATER, reset("2025-09-31T09:47:40Z")], None),
+            (429, &[LATER, reset(" 2025-09-21 09:47:40z ")], s(60)),
+            (429, &[LATER, reset("2025-09-21T09:47:40Z"), reset("90")], s(90)),
+            (429, &[LATER, ("ratelimit", "limit=10, remaining=0, reset=2025-09-21T09:47:40Z")], s(60)),
+            (
+                429,
+                &[
+                    LATER,
+                    ("anthropic-ratelimit-requests-remaining", "0"),
+                    ("anthropic-ratelimit-requests-reset", "2025-09-21T09:46:52Z"),
+                    ("anthropic-ratelimit-input-tokens-remaining", "0"),
+                    ("anthropic-ratelimit-input-tokens-reset", "2025-09-21T09:47:10Z"),
+                    ("anthropic-ratelimit-output-tokens-remaining", "8000"),
+                    ("anthropic-ratelimit-output-tokens-reset", "2025-09-21T09:59:00Z"),
+                ],
+                s(30),
+            ),
+            (429, &[LATER, ("anthropic-ratelimit-tokens-reset", "2025-09-21T09:46:41Z"), ("retry-after", "7")], s(7)),
+            (429, &[LATER, ("anthropic-ratelimit-tokens-reset", "2025-09-21T09:46:41Z")], s(1)),
+            (500, &[LATER, left, reset("2025-09-21T09:47:40Z")], None),
+        ],
+        false,
+    );
+    check(&[(429, &[reset("1994-11-06T08:50:37Z")], s(60))], true);
+}
+
+#[test]
 fn a_reset_is_a_time_or_a_moment() {
     let left = ("x-ratelimit-remaining", "0");
     let rows: &[Row<'_>] = &[
@@ -284,7 +321,7 @@ fn a_reset_is_a_time_or_a_moment() {
         (429, &[LATER, left, ("x-ratelimit-reset", "99999999999999")], ms(99_999_999_999_999 - 1_758_448_000_000)),
         (429, &[LATER, left, ("x-ratelimit-reset", "100000000000000")], None),
         (429, &[LATER, left, ("x-ratelimit-reset", "99999999999999999999999999999999999999999")], None),
-        (429, &[LATER, left, ("x-ratelimit-reset", "2025-09-21T09:47:40Z")], None),
+        (429, &[LATER, left, ("x-ratelimit-reset", "2025-09-21T09:47:40")], None),
     ];
     check(rows, false);
     assert_eq!(read(429, &[left, ("x-ratelimit-reset", "1758448060")]), (s(1_758_448_060 - NOW), true));
@@ -420,7 +457,9 @@ fn a_server_may_say_whether_to_try_again() {
     }
 }
 
-const NAMES: [&str; 19] = [
+const NAMES: [&str; 21] = [
+    "anthropic-ratelimit-tokens-reset",
+    "anthropic-ratelimit-tokens-remaining",
     "date",
     "retry-after",
     "retry-after-ms",
@@ -451,6 +490,8 @@ fn value() -> impl Strategy<Value = Vec<u8>> {
         "[0-9]{0,45}(\\.[0-9]{0,45})?".prop_map(String::into_bytes),
         "([0-9]{1,20}(\\.[0-9]{1,20})?(ns|us|ms|s|m|h|d)){1,4}".prop_map(String::into_bytes),
         "(Sun|Mon|Sunday), [0-9]{2}[ -](Nov|Dec|Feb)[ -][0-9]{2,5} [0-9]{2}:[0-9]{2}:[0-9]{2} GMT"
+            .prop_map(String::into_bytes),
+        "[0-9]{4}-(0[1-9]|1[0-3])-[0-3][0-9][T ][0-2][0-9]:[0-5][0-9]:[0-6][0-9](\\.[0-9]{1,30})?(Z|[-+][0-2][0-9]:[0-5][0-9])"
             .prop_map(String::into_bytes),
         "\"[a-z,;=\\\\\"]{0,6}\";r=[0-9]{0,3};t=[0-9]{0,20}".prop_map(String::into_bytes),
     ]

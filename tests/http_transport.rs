@@ -166,6 +166,18 @@ async fn a_name_that_is_not_found_was_never_sent_anything() {
     assert_class(error, UNSENT, "dns error");
 }
 
+#[test]
+fn a_name_that_windows_does_not_find_was_never_sent_anything() {
+    for code in 11_001..=11_004 {
+        assert_class(io::Error::from_raw_os_error(code), UNSENT, &code.to_string());
+    }
+    for code in [11_000, 11_005] {
+        assert_class(io::Error::from_raw_os_error(code), Class::transient(), &code.to_string());
+    }
+    assert_class(io::Error::other("No such host is known. (os error 11001)"), UNSENT, "11001");
+    assert_class(io::Error::other("said: No such host is known. (os error 11001)"), Class::transient(), "11001");
+}
+
 #[tokio::test]
 async fn what_cannot_be_sent_like_this_is_permanent() {
     let at = server(b"").await;

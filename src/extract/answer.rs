@@ -19,7 +19,10 @@ pub(super) fn read<T: DeserializeOwned>(
 }
 
 fn parse<T: DeserializeOwned>(text: &str, validator: &Validator) -> Result<T, Problems> {
-    let json: Value = serde_json::from_str(text).map_err(|error| Problems::from(format!("not valid JSON: {error}")))?;
+    let json: Value = serde_json::from_str(text).map_err(|error| match error.is_eof() && !text.is_empty() {
+        true => Problems::cut_off(&error),
+        false => Problems::from(format!("not valid JSON: {error}")),
+    })?;
     let mut problems = Problems::new();
     for error in validator.iter_errors(&json) {
         problems.add(path(error.instance_path().as_str()), error.to_string());

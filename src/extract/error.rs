@@ -79,7 +79,7 @@ pub enum Failure {
     Service(BoxError),
     /// An answer that is none: blocked, empty, cut off.
     NoAnswer(NoAnswer),
-    /// The answer holds no text, is no JSON, or does not fit schema or type.
+    /// The answer holds no text, is no JSON or only the beginning of some, or does not fit schema or type.
     Mismatch(Problems),
     /// The value was refused by the caller's check.
     Rejected(Problems),
@@ -112,7 +112,9 @@ impl fmt::Display for Failure {
             Self::Schema(_) => "the type has no usable schema",
             Self::Request(_) => "the request overrides what has to be sent",
             Self::Service(_) => "the service failed",
+            Self::NoAnswer(NoAnswer::Incomplete { .. }) => "the model did not finish its answer",
             Self::NoAnswer(_) => "the model gave no answer",
+            Self::Mismatch(problems) if problems.is_cut_off() => "the answer ends too early",
             Self::Mismatch(_) => "the answer does not fit the type",
             Self::Rejected(_) => "the check rejected the value",
         })

@@ -46,13 +46,14 @@ pub struct Problems {
     list: Vec<Problem>,
     omitted: usize,
     hopeless: bool,
+    cut_off: bool,
 }
 
 impl Problems {
     /// None so far.
     #[must_use]
     pub const fn new() -> Self {
-        Self { list: Vec::new(), omitted: 0, hopeless: false }
+        Self { list: Vec::new(), omitted: 0, hopeless: false, cut_off: false }
     }
 
     /// The answer is wrong in a way that asking again does not cure: "this is a receipt, not an invoice". The call ends.
@@ -61,6 +62,17 @@ impl Problems {
         let mut problems = Self::from(message.into());
         problems.hopeless = true;
         problems
+    }
+
+    // JSON that is good as far as it goes: the model stopped in the midst of it without saying why.
+    pub(super) fn cut_off(error: &serde_json::Error) -> Self {
+        let mut problems = Self::from(format!("not valid JSON: it ends too early ({error})"));
+        problems.cut_off = true;
+        problems
+    }
+
+    pub(super) const fn is_cut_off(&self) -> bool {
+        self.cut_off
     }
 
     /// Adds a problem at `path`, written as `lines[1].quantity`; an empty path means the answer as a whole.

@@ -36,7 +36,7 @@
 | `tower_tenacity_retries_total` | counter | `class`: `transient`, `unsent`, `throttled` | attempts decided after the first |
 | `tower_tenacity_retries_suppressed_total` | counter | `reason`: a [`StopReason::name`] | failures that could have been retried by their kind, and were not |
 | `tower_tenacity_retry_delay_seconds` | histogram | | pauses between attempts |
-| `tower_tenacity_budget_balance` | gauge | | retries that the budget would pay for now |
+| `tower_tenacity_budget_balance` | gauge | | retries that the budget would pay for now; none of budgets per key |
 
 [`BreakerMetrics`] observes a circuit breaker, with the label `breaker`, and [`CooldownMetrics`] a cool-down, with the label `cooldown`. Labels
 are names that you choose, never keys:

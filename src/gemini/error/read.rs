@@ -1,8 +1,9 @@
 //! From a response to a typed answer or a typed error, whatever the content type says.
 
 use std::borrow::Cow;
+use std::time::SystemTime;
 
-use http::{HeaderMap, StatusCode, header};
+use http::{HeaderMap, StatusCode};
 use serde::Deserialize;
 use serde_json::error::Category;
 use serde_json::value::RawValue;
@@ -11,6 +12,7 @@ use serde_json::{Map, Value};
 use super::details::Detail;
 use super::{Error, ErrorKind, RpcStatus, duration};
 use crate::gemini::types::GenerateContentResponse;
+use crate::policy::http::hints;
 
 /// What the API answers to a question that went well; errors inside it are found in the same pass.
 #[derive(Deserialize)]
@@ -27,7 +29,8 @@ pub(crate) fn decode(
 ) -> Result<GenerateContentResponse, Error> {
     let body = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body);
     let error = match serde_json::from_slice::<GenerateContentResponse>(body) {
-        Ok(response) => {
+        Ok(mut response) => {
+            response.each_shown(&|text| redact(text, key));
             // A response with candidates is not searched for an error: it is one pass for the usual case.
             if !response.candidates().is_empty() {
                 return Ok(response);
@@ -85,13 +88,14 @@ impl Error {
         let inner = &mut *error.inner;
         // The line above the body is to be trusted, save where it says success.
         let claimed = code.or_else(|| rpc.as_ref().and_then(RpcStatus::http));
-        inner.status = Some(if status.is_success() { claimed.unwrap_or(status) } else { status });
-        let header = headers.get(header::RETRY_AFTER).and_then(|value| value.to_str().ok());
+        let status = if status.is_success() { claimed.unwrap_or(status) } else { status };
+        inner.status = Some(status);
+        let in_headers = hints::retry_after(status, headers, SystemTime::now).filter(duration::is_believable);
         inner.retry_after = details
             .iter()
             .filter_map(Detail::retry_after)
             .chain(duration::in_message(&message))
-            .chain(header.and_then(duration::from_header))
+            .chain(in_headers)
             .max();
         let limited = inner.status == Some(StatusCode::TOO_MANY_REQUESTS) || rpc == Some(RpcStatus::ResourceExhausted);
         inner.quota_exhausted =

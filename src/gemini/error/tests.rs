@@ -72,6 +72,43 @@ fn the_largest_hint_counts() {
 }
 
 #[test]
+fn headers_are_read_as_those_of_any_http_server() {
+    let date = ("date", "Wed, 21 Oct 2015 07:28:00 GMT");
+    for (headers, seconds) in [
+        (vec![("retry-after", " 7 ")], 7.0),
+        (vec![("retry-after", "7.5")], 7.5),
+        (vec![date, ("retry-after", "Wed, 21 Oct 2015 07:28:30 GMT")], 30.0),
+        (vec![date, ("retry-after", "Wednesday, 21-Oct-15 07:28:30 GMT")], 30.0),
+        (vec![date, ("retry-after", "Wed Oct 21 07:28:30 2015")], 30.0),
+        (vec![date, ("retry-after", "Wed, 21 Oct 2015 07:27:00 GMT")], 3.0),
+        // Two of them: the larger, as of all hints.
+        (vec![("retry-after", "2"), ("retry-after", "9")], 9.0),
+        (vec![("retry-after", "2")], 3.0),
+        (vec![("retry-after-ms", "3250")], 3.25),
+        (vec![date, ("x-ratelimit-reset", "2015-10-21T07:28:10Z")], 10.0),
+        // Nobody means that.
+        (vec![("retry-after", "40000000")], 3.0),
+        (vec![("retry-after", "999999999999999999999999")], 3.0),
+        (vec![("retry-after", "-7")], 3.0),
+        (vec![("retry-after", "1e3")], 3.0),
+    ] {
+        let mut map = HeaderMap::new();
+        for (name, value) in &headers {
+            map.append(*name, HeaderValue::from_static(value));
+        }
+        let body = r#"{"error":{"message":"Please retry in 3s."}}"#;
+        let error = from_response(StatusCode::TOO_MANY_REQUESTS, &map, body.as_bytes(), KEY);
+        assert_eq!(error.retry_after(), Some(Duration::from_secs_f64(seconds)), "{headers:?}");
+    }
+    // A page of a proxy's, or an error inside a success.
+    let map = HeaderMap::from_iter([(http::header::RETRY_AFTER, HeaderValue::from_static("5"))]);
+    let page = from_response(StatusCode::SERVICE_UNAVAILABLE, &map, b"<html>", KEY);
+    assert_eq!(page.retry_after(), Some(Duration::from_secs(5)));
+    let inside = decode(StatusCode::OK, &map, br#"{"error":{"code":503,"message":"busy"}}"#, KEY).unwrap_err();
+    assert_eq!(inside.retry_after(), Some(Duration::from_secs(5)));
+}
+
+#[test]
 fn a_quota_that_is_gone_is_told_from_one_that_will_be_back() {
     let message = |text: &str| failure(429, &format!(r#"{{"error":{{"message":"{text}"}}}}"#)).is_quota_exhausted();
     for gone in ["limit: 0, model: x", "LIMIT:0", "limit:  0", "limit: 0.", "Your prepayment credits are depleted."] {
@@ -107,6 +144,29 @@ fn the_key_is_shown_nowhere() {
         let shown = format!("{0} {0:?} {0:#?}", failure(403, &body));
         assert!(!shown.contains("AIza") && shown.contains("403"), "{shown}");
     }
+}
+
+#[test]
+fn the_key_is_shown_in_no_response_either() {
+    for body in [
+        format!(r#"{{"modelVersion":"gemini-{KEY}","responseId":"{KEY}","promptFeedback":{{"blockReason":"{KEY}"}}}}"#),
+        format!(r#"{{"modelVersion":"\u0041{}","candidates":[{{"finishReason":"{KEY}"}}]}}"#, &KEY[1..]),
+        format!(r#"{{"candidates":[{{"content":{{"role":"{KEY}","parts":[{{"{KEY}":{{}}}}]}}}}]}}"#),
+        format!(
+            r#"{{"candidates":[{{}},{{"content":{{"parts":[{{"functionCall":{{"id":"{KEY}","name":"{KEY}"}}}}]}}}}]}}"#
+        ),
+    ] {
+        let response = success(&body).expect("a response");
+        let calls: Vec<_> = response.candidates().iter().filter_map(|candidate| candidate.content()).collect();
+        let calls: Vec<_> = calls.iter().flat_map(|content| content.parts()).map(|part| part.function_call()).collect();
+        let shown = format!("{response:?} {:?} {calls:?}", response.answer());
+        assert!(!shown.contains("AIza") && shown.contains("[api key]"), "{shown}");
+    }
+    // What the model said is its own, and is sent back as it came.
+    let body = format!(r#"{{"candidates":[{{"content":{{"role":"model","parts":[{{"text":"{KEY}"}}]}}}}]}}"#);
+    let response = success(&body).expect("a response");
+    assert_eq!(response.text().as_deref(), Ok(KEY));
+    assert!(!format!("{response:?}").contains("AIza"));
 }
 
 #[test]

@@ -81,6 +81,20 @@ impl Content {
         self
     }
 
+    pub(super) fn each_shown(&mut self, change: &impl Fn(&mut String)) {
+        if let Some(Role::Other(name)) = &mut self.role {
+            change(name);
+        }
+        // A part that is shared already was shown already.
+        for Part(inner) in self.parts.iter_mut().flatten() {
+            let Some(Inner { view, .. }) = Arc::get_mut(inner) else { continue };
+            view.data.iter_mut().for_each(change);
+            if let Some(call) = &mut view.function_call {
+                call.id.iter_mut().chain(&mut call.name).for_each(change);
+            }
+        }
+    }
+
     pub(super) fn push(&mut self, part: Part) {
         self.parts.get_or_insert_default().push(part);
     }

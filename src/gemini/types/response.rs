@@ -143,6 +143,22 @@ impl GenerateContentResponse {
         self.response_id.as_deref()
     }
 
+    /// Changes the texts that `Debug` shows; answers are not among them, nor is what is sent back.
+    pub(in crate::gemini) fn each_shown(&mut self, change: &impl Fn(&mut String)) {
+        self.model_version.iter_mut().chain(&mut self.response_id).for_each(change);
+        if let Some(PromptFeedback { block_reason: Some(BlockReason::Other(name)), .. }) = &mut self.prompt_feedback {
+            change(name);
+        }
+        for candidate in &mut self.candidates {
+            if let Some(FinishReason::Other(name)) = &mut candidate.finish_reason {
+                change(name);
+            }
+            if let Some(content) = &mut candidate.content {
+                content.each_shown(change);
+            }
+        }
+    }
+
     /// Why the first candidate ended.
     #[must_use]
     pub fn finish_reason(&self) -> Option<&FinishReason> {

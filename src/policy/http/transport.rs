@@ -67,6 +67,9 @@ enum Finding {
     Foreign,
 }
 
+/// `WSAHOST_NOT_FOUND`, `WSATRY_AGAIN`, `WSANO_RECOVERY`, `WSANO_DATA`.
+const WINDOWS_LOOKUP: std::ops::RangeInclusive<i32> = 11_001..=11_004;
+
 const TRANSIENT: Finding = Finding::Is(Class::transient());
 const UNSENT: Finding = Finding::Is(Class::unsent());
 const THROTTLED: Finding = Finding::Is(Class::throttled(None));
@@ -116,8 +119,12 @@ fn input_output(error: &io::Error, shown: &str) -> Finding {
         {
             TRANSIENT
         }
-        // `getaddrinfo` in the standard library.
+        // `getaddrinfo` in the standard library. On Windows it is a bare number, whose text is in the user's language; elsewhere no
+        // error has such a number.
         _ if shown.starts_with("failed to lookup address information: ") => UNSENT,
+        _ if error.raw_os_error().is_some_and(|code| WINDOWS_LOOKUP.contains(&code)) => UNSENT,
+        // The same where all that was kept is the text.
+        _ if shown == "No such host is known. (os error 11001)" => UNSENT,
         _ => Finding::Nothing,
     }
 }

@@ -68,6 +68,10 @@ impl Metrics {
     }
 
     /// Also shows the balance of `budget` whenever a retry was decided, or suppressed.
+    ///
+    /// Budgets [per key](crate::policy::budget::KeyedBudget) have no balance that is shown: it would be a series for each key. What they
+    /// refuse is counted, as what any budget does, among the suppressed retries, and the balance of a key that matters is read by
+    /// [`of`](crate::policy::budget::KeyedBudget::of).
     #[must_use]
     pub fn budget(self, budget: &Budget) -> Self {
         Self::with_budget(self.series.policy, Some(budget.clone()))

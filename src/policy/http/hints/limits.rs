@@ -5,18 +5,22 @@ use std::time::{Duration, SystemTime};
 use http::{HeaderMap, StatusCode};
 
 use super::{
-    Clock, largest,
+    Clock, date, largest,
     number::{self, SECOND},
     since_1970, trimmed, until,
 };
 
 /// What remains of a limit, and when it is reset.
-const LIMITS: [(&str, &str); 5] = [
+const LIMITS: [(&str, &str); 9] = [
     ("x-ratelimit-remaining", "x-ratelimit-reset"),
     ("x-rate-limit-remaining", "x-rate-limit-reset"),
     ("ratelimit-remaining", "ratelimit-reset"),
     ("x-ratelimit-remaining-requests", "x-ratelimit-reset-requests"),
     ("x-ratelimit-remaining-tokens", "x-ratelimit-reset-tokens"),
+    ("anthropic-ratelimit-requests-remaining", "anthropic-ratelimit-requests-reset"),
+    ("anthropic-ratelimit-tokens-remaining", "anthropic-ratelimit-tokens-reset"),
+    ("anthropic-ratelimit-input-tokens-remaining", "anthropic-ratelimit-input-tokens-reset"),
+    ("anthropic-ratelimit-output-tokens-remaining", "anthropic-ratelimit-output-tokens-reset"),
 ];
 
 /// How long until the limit that was hit is reset, where a response says that one was.
@@ -69,9 +73,14 @@ fn remaining(headers: &HeaderMap, name: &str) -> Option<Remaining> {
     headers.get_all(name).iter().filter_map(|value| Remaining::parse(trimmed(value))).max()
 }
 
-/// A duration, or a number: how long, or until when.
+/// A duration, a date, or a number: how long, or until when.
 fn moment<F: FnOnce() -> SystemTime>(text: &[u8], clock: &Clock<F>) -> Option<Duration> {
-    let Some(nanos) = number::scaled(text, SECOND) else { return number::duration(number::spelled(text)?) };
+    let Some(nanos) = number::scaled(text, SECOND) else {
+        return match number::spelled(text) {
+            Some(nanos) => number::duration(nanos),
+            None => until(since_1970(date::rfc3339(text)?)?, clock),
+        };
+    };
     match nanos / u128::from(SECOND) {
         0..1_000_000_000 => number::duration(nanos),
         1_000_000_000..100_000_000_000 => until(since_1970(nanos)?, clock),

@@ -9,6 +9,7 @@
 //! | 2 | `Retry-After` | seconds, or a date | RFC 9110 §10.2.3; also with decimals, as OpenAI's SDKs read it |
 //! | 3 | `x-ratelimit-reset`, `x-rate-limit-reset` | seconds, or a moment | GitHub, X |
 //! | | `x-ratelimit-reset-requests`, `x-ratelimit-reset-tokens` | a duration: `6m0s`, `20ms` | OpenAI and its like |
+//! | | `anthropic-ratelimit-requests-reset`, and of `tokens`, `input-tokens`, `output-tokens` | a moment: `2026-11-26T10:00:00Z` | Anthropic |
 //! | | `RateLimit-Reset` | seconds | IETF draft, until -06 |
 //! | | `RateLimit: limit=10, remaining=0, reset=30` | seconds | IETF draft -07 |
 //! | | `RateLimit: "default";r=0;t=30` | seconds | IETF draft -08 to -11 |
@@ -24,12 +25,14 @@
 //!   something remains is not the one that was hit. Those of which nothing remains go before those of which that is unknown,
 //!   and the latter count on a 429 only.
 //! * **A number in a reset header is told apart by its size**, as some vendors send how long and others until when: below
-//!   10⁹ (31 years) it is seconds from now, below 10¹¹ seconds since 1970, below 10¹⁴ milliseconds since 1970.
+//!   10⁹ (31 years) it is seconds from now, below 10¹¹ seconds since 1970, below 10¹⁴ milliseconds since 1970. A moment may also
+//!   be written as in RFC 3339, with fractions and offsets, in any of them.
 //!
 //! Google's `RetryInfo`, which comes in the body, is read by
 #![cfg_attr(feature = "gemini", doc = "[`gemini`](crate::gemini).")]
 #![cfg_attr(not(feature = "gemini"), doc = "the `gemini` module.")]
 
+mod date;
 mod limits;
 mod number;
 
@@ -61,7 +64,7 @@ const MILLISECONDS: [&str; 3] = ["retry-after-ms", "x-ms-retry-after-ms", "x-amz
 /// ```
 #[must_use]
 pub fn retry_after(status: StatusCode, headers: &HeaderMap, now: impl FnOnce() -> SystemTime) -> Option<Duration> {
-    let clock = Clock::new(move || date(headers).unwrap_or_else(now));
+    let clock = Clock::new(move || date_of(headers).unwrap_or_else(now));
     let milliseconds = MILLISECONDS
         .into_iter()
         .filter_map(|name| largest(headers, name, |text| number::duration(number::scaled(text, MILLISECOND)?)));
@@ -111,7 +114,7 @@ pub(super) fn nothing_remains(headers: &HeaderMap) -> bool {
 /// The moment a response was made: what it says itself, or else what the caller's clock says.
 type Clock<F> = LazyCell<SystemTime, F>;
 
-fn date(headers: &HeaderMap) -> Option<SystemTime> {
+fn date_of(headers: &HeaderMap) -> Option<SystemTime> {
     let mut dates = headers.get_all(header::DATE).iter();
     dates.find_map(|value| httpdate::parse_http_date(value.to_str().ok()?).ok())
 }
