@@ -186,17 +186,18 @@ where
         P: Clone,
     {
         let mut policy = policy.begin(&request);
-        let (mut request, kept) = if policy.may_retry(1) { policy.keep().first(request) } else { (request, None) };
-        policy.before_attempt(&FIRST.with_time_left(policy.timeout()), &mut request);
-        // In one expression, so that the attempt is made where it stays.
+        // Not taken apart: a request is large, and moved as often as it gets a name.
+        let mut first = if policy.may_retry(1) { policy.keep().first(request) } else { (request, None) };
+        policy.before_attempt(&FIRST.with_time_left(policy.timeout()), &mut first.0);
+        let attempt = source.call(first.0);
         Self {
-            state: State::Calling { attempt: source.call(request) },
-            limit: M::Limit::default(),
-            spare: match kept {
+            policy,
+            spare: match first.1 {
                 Some(kept) => Some(Spare { kept, service: source.spare() }),
                 None => None,
             },
-            policy,
+            state: State::Calling { attempt },
+            limit: M::Limit::default(),
             progress: Progress::First,
             story: M::Story::default(),
             request: PhantomData,
