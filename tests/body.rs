@@ -222,57 +222,363 @@ fn the_cap_counts_what_all_attempts_have_read() {
     assert_eq!(Replay::check(&rest), Err(NotRepeatable::TooLong), "twelve bytes");
 }
 
+/// Whether an attempt was told that a later one has the body. It is told once.
+fn is_taken_over(body: &mut Replay) -> bool {
+    let error = next(body).expect("it is told").unwrap_err();
+    error.to_string() == "a later attempt has taken over the body" && next(body).is_none() && body.is_end_stream()
+}
+
 #[test]
-fn a_later_attempt_waits_for_the_one_that_still_reads() {
-    let (mut old, rest) = kept(Steps::new([data("aa"), data("bb"), data("cc")]).hint(Hint::Honest), 100);
+fn a_later_attempt_takes_over_from_the_one_that_still_reads() {
+    let steps = Steps::new([data("aa"), data("bb"), data("cc")]).hint(Hint::Honest);
+    let polls = steps.polls();
+    let (mut old, rest) = kept(steps, 100);
     next(&mut old);
     let (mut new, rest) = again(rest);
     assert_eq!(new.size_hint().exact(), Some(6), "the length is that of the whole body");
     assert!(!new.is_end_stream());
-    let (wakes, waker) = Wakes::new();
-    let cx = &mut Context::from_waker(&waker);
-    assert!(Pin::new(&mut new).poll_frame(cx).is_pending());
-    assert!(Pin::new(&mut new).poll_frame(cx).is_pending());
-    assert_eq!(wakes.count(), 0);
-    drop(old);
-    assert_eq!(wakes.count(), 1);
+    assert_eq!(next_data(&mut new), "aa");
+    assert_eq!(next_data(&mut new), "bb");
+    assert_eq!(polls.load(SeqCst), 2);
+    // The old one, which is still there, knows nothing of the length and reads nothing.
+    assert_eq!((old.size_hint().lower(), old.size_hint().upper()), (0, None));
+    assert!(is_taken_over(&mut old));
+    assert_eq!(polls.load(SeqCst), 2);
+    assert_eq!(Replay::check(&rest), Err(NotRepeatable::BeingRead), "by the new one");
+    assert_eq!(text(&read(new).unwrap().0), "cc");
     assert_eq!(Replay::check(&rest), Ok(()));
-    assert_eq!(text(&read(new).unwrap().0), "aabbcc");
-    assert_eq!(Replay::check(&rest), Ok(()));
+    assert_eq!(text(&read(again(rest).0).unwrap().0), "aabbcc");
 }
 
 #[test]
-fn an_attempt_that_is_over_gives_the_body_up_when_it_reads_on() {
-    let (mut old, rest) = kept(Steps::new([data("aa"), data("bb")]), 100);
+fn an_attempt_that_is_over_reads_nothing_although_the_later_one_has_not_begun() {
+    let steps = Steps::new([data("aa"), data("bb")]);
+    let polls = steps.polls();
+    let (mut old, rest) = kept(steps, 100);
     next(&mut old);
-    let (mut new, rest) = again(rest);
-    assert!(poll(&mut new).is_pending());
-    let error = next(&mut old).unwrap().unwrap_err();
-    assert_eq!(error.to_string(), "a later attempt has taken over the body");
-    assert!(next(&mut old).is_none());
+    let (new, rest) = again(rest);
+    assert!(is_taken_over(&mut old));
+    assert_eq!(polls.load(SeqCst), 1);
     assert_eq!(text(&read(new).unwrap().0), "aabb");
     drop(rest);
 }
 
 #[test]
-fn of_all_attempts_that_wait_the_newest_gets_the_body() {
-    let (mut old, rest) = kept(Steps::new([data("aa"), data("bb")]), 100);
-    next(&mut old);
+fn of_all_attempts_the_newest_has_the_body() {
+    let (mut first, rest) = kept(Steps::new([data("aa"), data("bb"), data("cc")]), 100);
+    next(&mut first);
     let (mut second, rest) = again(rest);
-    let (wakes, waker) = Wakes::new();
-    assert!(Pin::new(&mut second).poll_frame(&mut Context::from_waker(&waker)).is_pending());
+    assert_eq!(next_data(&mut second), "aa");
+    assert_eq!(next_data(&mut second), "bb");
     let (mut third, rest) = again(rest);
-    assert!(poll(&mut third).is_pending());
-    assert_eq!(wakes.count(), 1, "the one before is told");
-    assert!(next(&mut second).unwrap().is_err(), "that it has nothing to wait for");
-    assert!(poll(&mut third).is_pending());
-    drop((old, second));
-    assert_eq!(text(&read(third).unwrap().0), "aabb");
+    let (fourth, rest) = again(rest);
+    assert!(is_taken_over(&mut third) && is_taken_over(&mut first) && is_taken_over(&mut second));
+    assert_eq!(text(&read(fourth).unwrap().0), "aabbcc");
+    // Not even what was read to its end is sent by those that were taken over before.
+    let (mut body, kept_body) = kept(Steps::new([data("aa")]), 100);
+    let (new, _rest) = again(kept_body);
+    read(new).unwrap();
+    assert!(is_taken_over(&mut body));
     drop(rest);
 }
 
 #[test]
-fn who_waits_is_told_that_the_body_is_gone() {
+fn an_attempt_that_was_taken_over_does_not_hold_back_the_one_after() {
+    // The first is stuck for good; what counts is whether the newest still reads.
+    let (mut stuck, rest) = kept(Steps::new([data("aa"), data("bb")]), 100);
+    next(&mut stuck);
+    let (mut second, rest) = again(rest);
+    next(&mut second);
+    assert_eq!(Replay::check(&rest), Err(NotRepeatable::BeingRead));
+    drop(second);
+    assert_eq!(Replay::check(&rest), Ok(()));
+    assert_eq!(text(&read(Replay::again(rest, true).0).unwrap().0), "aabb");
+    assert!(is_taken_over(&mut stuck));
+}
+
+#[test]
+fn whoever_waits_for_the_body_is_woken_when_it_is_taken_over_and_the_newest_when_it_goes_on() {
+    struct Gated(Steps, Arc<Mutex<Option<Waker>>>);
+    impl Body for Gated {
+        type Data = Bytes;
+        type Error = io::Error;
+        fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<bodies::Given<Steps>> {
+            if self.0.polls().load(SeqCst) == 1 {
+                *self.1.lock().unwrap() = Some(cx.waker().clone());
+                let _ = Pin::new(&mut self.0).poll_frame(&mut Context::from_waker(Waker::noop()));
+                return Poll::Pending;
+            }
+            if self.1.lock().unwrap().is_some() {
+                *self.1.lock().unwrap() = Some(cx.waker().clone());
+                return Poll::Pending;
+            }
+            Pin::new(&mut self.0).poll_frame(cx)
+        }
+    }
+    let gate = Arc::default();
+    let steps = Steps::new([data("aa"), Step::Pending, data("bb")]);
+    let (mut old, rest) = ReplayBody::new(Gated(steps, Arc::clone(&gate)), 100).keep();
+    let (mut new, rest) = {
+        assert_eq!(next_data(&mut old), "aa");
+        let (wakes, waker) = Wakes::new();
+        let cx = &mut Context::from_waker(&waker);
+        assert!(Pin::new(&mut old).poll_frame(cx).is_pending());
+        assert!(Pin::new(&mut old).poll_frame(cx).is_pending());
+        let (mut new, rest) = ReplayBody::again(rest.unwrap(), false);
+        assert_eq!(wakes.count(), 0, "the old one has what it waits for, until the new one is polled");
+        assert_eq!(next_data(&mut new), "aa");
+        assert_eq!(wakes.count(), 1, "it has nothing to wait for any more");
+        (new, rest)
+    };
+    let (wakes, waker) = Wakes::new();
+    assert!(Pin::new(&mut new).poll_frame(&mut Context::from_waker(&waker)).is_pending());
+    let error = next(&mut old).unwrap().unwrap_err();
+    assert_eq!(error.to_string(), "a later attempt has taken over the body");
+    gate.lock().unwrap().take().unwrap().wake();
+    assert_eq!(wakes.count(), 1, "and not the old one, which was polled since");
+    assert_eq!(next_data(&mut new), "bb");
+    assert!(next(&mut new).is_none());
+    drop((old, rest));
+}
+
+#[test]
+fn an_attempt_that_is_stuck_keeps_nothing_alive() {
+    for whole in [false, true] {
+        let (step, frame_alive) = tracked(5);
+        let steps = Steps::new([step, data("bb"), data("cc")]);
+        let body_alive = steps.alive();
+        let (mut stuck, rest) = kept(steps, 100);
+        drop(next(&mut stuck));
+        let (mut second, rest) = again(rest);
+        drop(next(&mut second));
+        let (mut last, none) = Replay::again(rest, true);
+        assert!(none.is_none());
+        drop(second);
+        assert_eq!(frame_alive.load(SeqCst), 1);
+        drop(next(&mut last));
+        assert_eq!(frame_alive.load(SeqCst), 0, "nobody else sends it");
+        if whole {
+            assert_eq!(text(&read(last).unwrap().0), "bbcc");
+        } else {
+            assert_eq!(body_alive.load(SeqCst), 1);
+            drop(last);
+        }
+        assert_eq!(body_alive.load(SeqCst), 0);
+        assert!(is_taken_over(&mut stuck));
+    }
+    // The call was cancelled, in whatever order; or what was read to its end is not sent to its end.
+    for (whole, kept_first) in [(false, false), (false, true), (true, false), (true, true)] {
+        let (step, frame_alive) = tracked(5);
+        let steps = Steps::new([step, data("bb")]);
+        let body_alive = steps.alive();
+        let (mut stuck, rest) = kept(steps, 100);
+        drop(next(&mut stuck));
+        let (mut second, rest) = again(rest);
+        drop(next(&mut second));
+        if whole {
+            while next(&mut second).is_some() {}
+        }
+        let (third, rest) = again(rest);
+        if kept_first {
+            drop(rest);
+            drop(second);
+            drop(third);
+        } else {
+            drop(third);
+            drop(second);
+            drop(rest);
+        }
+        assert_eq!((frame_alive.load(SeqCst), body_alive.load(SeqCst)), (0, 0));
+        assert!(is_taken_over(&mut stuck));
+    }
+}
+
+/// Does something to other attempts while it is polled, dropped or asked for its length.
+struct Meddler {
+    left: Vec<&'static str>,
+    #[expect(clippy::type_complexity)]
+    meddle: Rc<std::cell::RefCell<Option<Box<dyn FnOnce()>>>>,
+}
+
+impl Meddler {
+    fn meddle(&self) {
+        let meddle = self.meddle.borrow_mut().take();
+        if let Some(meddle) = meddle {
+            meddle();
+        }
+    }
+}
+
+impl Body for Meddler {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        self.meddle();
+        Poll::Ready(self.left.pop().map(|data| Ok(Frame::data(Bytes::from(data)))))
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.meddle();
+        SizeHint::new()
+    }
+}
+
+impl Drop for Meddler {
+    fn drop(&mut self) {
+        self.meddle();
+    }
+}
+
+#[test]
+fn a_body_that_meddles_with_its_attempts_locks_nobody_out() {
+    type Cell<T> = Rc<std::cell::RefCell<T>>;
+    type Attempts = Cell<(Vec<ReplayBody<Meddler>>, Option<KeptBody<Meddler>>)>;
+    // Whatever it does, and to whom.
+    type Meddling = fn(&Attempts);
+    let meddlings: [(&str, Meddling); 6] = [
+        ("drops all attempts", |attempts| drop(std::mem::take(&mut attempts.borrow_mut().0))),
+        ("drops what is kept", |attempts| drop(attempts.borrow_mut().1.take())),
+        ("drops it all", |attempts| drop(std::mem::take(&mut *attempts.borrow_mut()))),
+        ("polls all attempts", |attempts| {
+            for attempt in &mut attempts.borrow_mut().0 {
+                let _ = attempt.size_hint();
+                match poll(attempt) {
+                    Poll::Pending => {}
+                    Poll::Ready(frame) => assert!(frame.is_none_or(|frame| frame.is_err()), "somebody else reads"),
+                }
+            }
+        }),
+        ("makes attempts and polls them", |attempts| {
+            let kept = attempts.borrow_mut().1.take();
+            let Some(kept) = kept else { return };
+            let _ = ReplayBody::check(&kept);
+            let (mut new, kept) = ReplayBody::again(kept, false);
+            let _ = poll(&mut new);
+            let (new, inner) = new.keep();
+            drop(inner);
+            let mut attempts = attempts.borrow_mut();
+            attempts.0.push(new);
+            attempts.1 = kept;
+        }),
+        ("makes the last attempt", |attempts| {
+            let kept = attempts.borrow_mut().1.take();
+            if let Some(kept) = kept {
+                let (new, _) = ReplayBody::again(kept, true);
+                attempts.borrow_mut().0.push(new);
+            }
+        }),
+    ];
+    for (what, meddling) in meddlings {
+        for reads in 0..4 {
+            for older in 0..3 {
+                let meddle = Cell::default();
+                let body = Meddler { left: vec!["cc", "bb", "aa"], meddle: Rc::clone(&meddle) };
+                let (mut body, mut rest) = ReplayBody::new(body, 100).keep();
+                let attempts = Attempts::default();
+                for _ in 0..older {
+                    let _ = poll(&mut body);
+                    let (new, kept) = ReplayBody::again(rest.take().unwrap(), false);
+                    attempts.borrow_mut().0.push(std::mem::replace(&mut body, new));
+                    rest = kept;
+                }
+                attempts.borrow_mut().1 = rest;
+                for _ in 0..reads {
+                    let _ = poll(&mut body);
+                }
+                let during = attempts.clone();
+                *meddle.borrow_mut() = Some(Box::new(move || meddling(&during)));
+                let mut seen = Vec::new();
+                let error = loop {
+                    match poll(&mut body) {
+                        Poll::Pending => panic!("{what}: for whom does it wait?"),
+                        Poll::Ready(None) => break None,
+                        Poll::Ready(Some(Ok(frame))) => seen.push(frame.into_data().unwrap()),
+                        Poll::Ready(Some(Err(error))) => break Some(error),
+                    }
+                };
+                assert!(["aa", "bb", "cc"].concat().ends_with(&text(&seen)) || error.is_some(), "{what}: {seen:?}");
+                meddle.borrow_mut().take();
+                drop(body);
+                // Whatever was made meanwhile sends it all, if it is the newest.
+                let (mut others, kept) = std::mem::take(&mut *attempts.borrow_mut());
+                if let (Some(error), Some(newest)) = (error, others.pop()) {
+                    assert_eq!(error.to_string(), "a later attempt has taken over the body", "{what}");
+                    drop(others);
+                    assert_eq!(text(&read(newest).unwrap().0), "aabbcc", "{what}");
+                }
+                if let Some(kept) = kept {
+                    assert_eq!(text(&read(ReplayBody::again(kept, true).0).unwrap().0), "aabbcc", "{what}");
+                }
+            }
+        }
+    }
+    // Neither does one that meddles when it is asked for its length, or dropped.
+    let meddle = Cell::default();
+    let body = Meddler { left: vec!["aa"], meddle: Rc::clone(&meddle) };
+    let (first, rest) = ReplayBody::new(body, 100).keep();
+    let seen = Cell::default();
+    let during = Rc::clone(&seen);
+    *meddle.borrow_mut() = Some(Box::new(move || {
+        let (mut second, _) = ReplayBody::again(rest.unwrap(), true);
+        *during.borrow_mut() = Some((second.size_hint().exact(), poll(&mut second).is_ready()));
+    }));
+    assert_eq!(first.size_hint().exact(), None);
+    assert_eq!(seen.take(), Some((None, false)), "the first one is busy with it");
+    let meddle = Cell::default();
+    let body = Meddler { left: vec!["aa"], meddle: Rc::clone(&meddle) };
+    let (mut first, rest) = ReplayBody::new(body, 100).keep();
+    next(&mut first);
+    let seen = Cell::default();
+    let during = Rc::clone(&seen);
+    // Once it was read to its end it is dropped, and what was read of it is there for everyone.
+    let dropped = move || {
+        let (second, _) = ReplayBody::again(rest.unwrap(), true);
+        *during.borrow_mut() = Some((second.size_hint().exact(), text(&read(second).unwrap().0)));
+    };
+    let later = Rc::clone(&meddle);
+    *meddle.borrow_mut() = Some(Box::new(move || *later.borrow_mut() = Some(Box::new(dropped))));
+    assert!(next(&mut first).is_none());
+    assert_eq!(seen.take(), Some((Some(2), String::from("aa"))));
+}
+
+#[test]
+fn a_body_that_panics_has_failed_for_every_attempt() {
+    struct Panics(Steps);
+    impl Body for Panics {
+        type Data = Bytes;
+        type Error = io::Error;
+        fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<bodies::Given<Steps>> {
+            assert!(self.0.polls().load(SeqCst) < 1, "this panic is part of the test");
+            Pin::new(&mut self.0).poll_frame(cx)
+        }
+    }
+    for held in [false, true] {
+        let steps = Steps::new([data("aa"), data("bb")]);
+        let alive = steps.alive();
+        let (mut body, rest) = ReplayBody::new(Panics(steps), 100).keep();
+        let rest = rest.unwrap();
+        assert_eq!(next_data(&mut body), "aa");
+        std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| poll(&mut body))).unwrap_err();
+        if !held {
+            drop(body);
+            body = ReplayBody::new(Panics(Steps::new([])), 0);
+        } else {
+            assert_eq!((body.size_hint().lower(), body.is_end_stream()), (0, false));
+            assert_eq!(reason(&next(&mut body).unwrap().unwrap_err()), Some(NotRepeatable::Failed));
+            assert!(next(&mut body).is_none());
+        }
+        assert_eq!(ReplayBody::<Panics>::check(&rest), Err(NotRepeatable::Failed));
+        let (again, rest) = ReplayBody::again(rest, false);
+        let error = read(again).unwrap_err();
+        assert_eq!(reason(&error), Some(NotRepeatable::Failed), "it may have lost a frame");
+        assert_eq!(alive.load(SeqCst), 0);
+        drop((body, rest));
+    }
+}
+
+#[test]
+fn whoever_comes_too_late_is_told_that_the_body_is_gone() {
     for (steps, expected) in [
         (vec![data("aa"), data("bb")], NotRepeatable::TooLong),
         (vec![data("aa"), Step::Fail("the client went away")], NotRepeatable::Failed),
@@ -469,6 +775,35 @@ fn crumbs_are_handed_over_like_everything_else() {
     }
     assert_eq!(read(outer).unwrap().0.concat(), content);
     assert_eq!(read(again(outer_kept).0).unwrap().0.concat(), content);
+}
+
+#[test]
+fn crumbs_are_taken_over_from_an_attempt_that_is_still_there() {
+    const LENGTH: usize = 5000;
+    let content = (0..LENGTH).map(|n| n as u8).collect::<Vec<_>>();
+    let crumbs = content.chunks(1).map(data).collect::<Vec<_>>();
+    let (mut first, rest) = kept(Steps::new(crumbs), LENGTH);
+    (0..1500).for_each(|_| drop(next(&mut first)));
+    let (mut second, rest) = again(rest);
+    let mut seen = Vec::new();
+    while seen.len() < 2500 {
+        seen.extend_from_slice(&next_data(&mut second));
+    }
+    // Retries inside of both: that of the first is too late, that of the second begins where the second is.
+    let _ = first.size_hint();
+    let (mut first, none) = first.keep();
+    assert!(none.is_none());
+    while seen.len() < 3000 {
+        seen.extend_from_slice(&next_data(&mut second));
+    }
+    assert!(content.starts_with(&seen));
+    assert!(is_taken_over(&mut first));
+    let (second, inner) = second.keep();
+    let (mut third, inner) = again(inner.unwrap());
+    assert!(content[seen.len()..].starts_with(&next_data(&mut third)));
+    assert_eq!(read(again(inner).0).unwrap().0.concat(), content[seen.len()..]);
+    assert_eq!(read(again(rest).0).unwrap().0.concat(), content);
+    drop(second);
 }
 
 #[test]
@@ -821,30 +1156,116 @@ fn nothing_of_a_body_is_in_its_debug_output() {
 }
 
 #[test]
-fn threads_hand_the_body_over() {
-    // Reads on one thread, decides on another, with all that can lie between.
-    for round in 0..200 {
-        let steps = (0..20).map(|n| data(vec![n; 7])).collect::<Vec<_>>();
-        let expected = (0..20).flat_map(|n| vec![n; 7]).collect::<Vec<u8>>();
-        let (mut old, rest) = kept(Steps::new(steps), 1000);
-        let reader = std::thread::spawn(move || {
-            for _ in 0..round % 23 {
-                let _ = next(&mut old);
-            }
+fn threads_take_the_body_over() {
+    // Each attempt reads on a thread of its own, and goes on while later ones take over.
+    const FRAMES: usize = 60;
+    let sent = || (0..FRAMES).map(|n| vec![n as u8; 7]);
+    let expected = sent().flatten().collect::<Vec<u8>>();
+    for round in 0..150 {
+        // Some of them with trailers, without a known end, or pending now and then.
+        let steps = sent().enumerate().flat_map(|(n, frame)| {
+            let pending = round % 3 == 0 && n % 4 == 1;
+            pending.then_some(Step::Pending).into_iter().chain([data(frame)])
         });
-        let (new, rest) = again(rest);
-        let deadline = std::time::Instant::now() + Duration::from_secs(30);
-        let mut new = new;
-        let mut read = Vec::new();
-        loop {
-            match poll(&mut new) {
-                Poll::Ready(Some(frame)) => read.extend_from_slice(frame.unwrap().data_ref().unwrap()),
-                Poll::Ready(None) => break,
-                Poll::Pending => assert!(std::time::Instant::now() < deadline, "never handed over"),
+        let steps = steps.chain((round % 2 == 0).then(|| Step::Trailers(trailers())));
+        let steps = Steps::new(steps).ends(if round % 5 == 0 { Ends::Honest } else { Ends::Unknown });
+        let (body_alive, polls) = (steps.alive(), steps.polls());
+        let (first, rest) = kept(steps, FRAMES * 7);
+        let newest = AtomicUsize::new(0);
+        let attempt = |number: usize, mut body: Replay| {
+            let (newest, expected) = (&newest, &expected);
+            move || {
+                let mut seen = Vec::new();
+                loop {
+                    let superseded = newest.load(SeqCst) > number;
+                    match poll(&mut body) {
+                        Poll::Pending => std::thread::yield_now(),
+                        Poll::Ready(None) => break assert_eq!(seen, *expected, "cut short"),
+                        Poll::Ready(Some(Ok(frame))) => {
+                            // Whatever is known to have all of the body may end in its own time.
+                            if let Ok(data) = frame.into_data() {
+                                seen.extend_from_slice(&data);
+                            }
+                            assert!(expected.starts_with(&seen), "lost or sent twice");
+                        }
+                        Poll::Ready(Some(Err(error))) => {
+                            assert_eq!(error.to_string(), "a later attempt has taken over the body");
+                            assert!(superseded || newest.load(SeqCst) > number, "too soon");
+                            break;
+                        }
+                    }
+                }
+                // It stays, as if it were stuck.
+                body
             }
+        };
+        std::thread::scope(|scope| {
+            let mut stuck = vec![scope.spawn(attempt(0, first))];
+            let mut rest = rest;
+            for number in 1..4 {
+                while polls.load(SeqCst) < number * (round % 13) {
+                    std::thread::yield_now();
+                }
+                let _ = Replay::check(&rest);
+                newest.store(number, SeqCst);
+                let (body, kept) = again(rest);
+                rest = kept;
+                stuck.push(scope.spawn(attempt(number, body)));
+            }
+            newest.store(4, SeqCst);
+            let (last, _) = Replay::again(rest, true);
+            let (frames, _) = {
+                let mut last = last;
+                let mut frames = Vec::new();
+                loop {
+                    match poll(&mut last) {
+                        Poll::Pending => std::thread::yield_now(),
+                        Poll::Ready(None) => break,
+                        Poll::Ready(Some(frame)) => frames.extend(frame.unwrap().into_data()),
+                    }
+                }
+                (frames, last)
+            };
+            assert_eq!(frames.concat(), expected);
+            let stuck = stuck.into_iter().map(|thread| thread.join().unwrap()).collect::<Vec<_>>();
+            assert_eq!(body_alive.load(SeqCst), 0, "{stuck:?}");
+        });
+    }
+}
+
+#[test]
+fn an_attempt_that_was_taken_over_never_gives_a_frame() {
+    // However the threads interleave: once another attempt is made, the old one is polled in vain, whatever the new one does.
+    for round in 0..300_usize {
+        let (mut old, rest) = kept(Steps::new((0..40).map(|n| data(vec![n; 3]))), 1000);
+        for _ in 0..round % 7 {
+            next(&mut old);
         }
-        assert_eq!(read, expected);
-        reader.join().unwrap();
+        let (mut new, rest) = again(rest);
+        let barrier = std::sync::Barrier::new(2);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                barrier.wait();
+                let error = loop {
+                    // Busy for a moment, at most.
+                    if let Poll::Ready(frame) = poll(&mut old) {
+                        break frame.unwrap().unwrap_err();
+                    }
+                };
+                assert_eq!(error.to_string(), "a later attempt has taken over the body");
+                assert!(next(&mut old).is_none());
+            });
+            barrier.wait();
+            let mut seen = Vec::new();
+            loop {
+                match poll(&mut new) {
+                    Poll::Pending => {}
+                    Poll::Ready(None) => break,
+                    Poll::Ready(Some(frame)) => seen.extend(frame.unwrap().into_data().unwrap()),
+                }
+            }
+            assert_eq!(seen, (0..40).flat_map(|n| [n; 3]).collect::<Vec<_>>());
+        });
         drop(rest);
     }
 }
@@ -1002,12 +1423,12 @@ async fn an_early_response_is_retried_if_the_connection_let_go_of_the_body() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn after_an_error_the_next_attempt_waits_until_the_connection_lets_go() {
+async fn after_an_error_the_next_attempt_takes_over_though_the_connection_holds_on() {
     let held = Mutex::new(Vec::new());
     let (calls, held) = (&AtomicU32::new(0), &held);
     let service = ServiceBuilder::new().layer(ReplayBodyLayer::new(100)).layer(RetryLayer::new(Five)).service(
         service_fn(|request| async move {
-            if calls.fetch_add(1, SeqCst) == 0 {
+            if calls.fetch_add(1, SeqCst) < 2 {
                 serve(request, 2, Some(held)).await?;
                 return Err(BoxError::from("connection reset"));
             }
@@ -1015,13 +1436,12 @@ async fn after_an_error_the_next_attempt_waits_until_the_connection_lets_go() {
         }),
     );
     let request = Request::put("/").body(steps(&["a", "b", "c"])).unwrap();
-    let drop_later = async {
-        tokio::time::sleep(Duration::from_millis(1)).await;
-        assert_eq!(calls.load(SeqCst), 2, "the next attempt is under way and waits");
-        held.lock().unwrap().clear();
-    };
-    let (response, ()) = tokio::join!(service.oneshot(request), drop_later);
-    assert_eq!(response.unwrap().body(), "abc");
+    assert_eq!(service.oneshot(request).await.unwrap().body(), "abc");
+    assert_eq!((calls.load(SeqCst), held.lock().unwrap().len()), (3, 2));
+    for mut body in held.lock().unwrap().drain(..) {
+        let error = next(&mut body).unwrap().unwrap_err();
+        assert_eq!(error.to_string(), "a later attempt has taken over the body");
+    }
 }
 
 #[tokio::test(start_paused = true)]

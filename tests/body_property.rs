@@ -38,7 +38,7 @@ enum End {
     Failure,
 }
 
-// One attempt: how much it reads, what becomes of it, and of the one before that still held the body.
+// One attempt: how much it reads, what becomes of it, and of those before that were not dropped.
 #[derive(Clone, Debug)]
 struct Plan {
     reads: usize,
@@ -51,7 +51,10 @@ struct Plan {
 #[derive(Clone, Copy, Debug)]
 enum Release {
     Dropped,
+    // Before the attempt reads for the first time.
     ReadOn,
+    // Before each of its reads.
+    ReadAlong,
 }
 
 fn sent() -> impl Strategy<Value = Sent> {
@@ -62,7 +65,7 @@ fn sent() -> impl Strategy<Value = Sent> {
 }
 
 fn plan() -> impl Strategy<Value = Plan> {
-    let release = prop_oneof![Just(Release::Dropped), Just(Release::ReadOn)];
+    let release = prop_oneof![Just(Release::Dropped), Just(Release::ReadOn), Just(Release::ReadAlong)];
     (0_usize..12, prop::bool::weighted(0.3), option::weighted(0.8, release), option::weighted(0.2, 0_usize..3))
         .prop_map(|(reads, held, before, inner)| Plan { reads, held, before, inner })
 }
@@ -73,6 +76,12 @@ struct Log {
     read: usize,
     over: bool,
     failed: bool,
+}
+
+impl Log {
+    fn is_gone(&self, cap: usize) -> bool {
+        self.read > cap || self.failed
+    }
 }
 
 struct Source {
@@ -156,11 +165,31 @@ struct Reader {
     trailers: bool,
     over: bool,
     error: Option<BoxError>,
+    // All of the body was known when the attempt was made.
+    whole: bool,
 }
 
 impl Reader {
     fn new(body: ReplayBody<Source>) -> Self {
-        Self { body, seen: Vec::new(), trailers: false, over: false, error: None }
+        Self { body, seen: Vec::new(), trailers: false, over: false, error: None, whole: false }
+    }
+
+    fn is_reading(&self) -> bool {
+        !self.over && self.error.is_none()
+    }
+
+    /// Reads on although a later attempt was made, which `gone` says was too late.
+    fn read_in_vain(&mut self, content: &[u8], end: End, gone: bool) {
+        if !self.is_reading() || self.body.is_end_stream() {
+            return;
+        }
+        let seen = self.seen.len();
+        self.read(content, end);
+        if !self.whole && !gone {
+            let error = self.error.as_ref().expect("it was taken over");
+            assert_eq!(error.to_string(), "a later attempt has taken over the body");
+            assert_eq!((self.seen.len(), self.over), (seen, false), "and gives nothing");
+        }
     }
 
     /// Reads one frame, if there is one to be had.
@@ -209,26 +238,23 @@ fn play(sent: &Sent, cap: usize, plans: &[Plan]) {
     let mut next = Some(first);
     let Some(mut kept) = kept else {
         let mut reader = Reader::new(next.take().unwrap());
-        while !reader.over && reader.error.is_none() {
+        while reader.is_reading() {
             reader.read(&content, end);
         }
         assert_eq!(reader.seen, content, "sent once all the same");
         return;
     };
-    // Who still holds a body, and whether it is the caller's.
+    // Those that were not dropped, and whether the newest is among them and may read on.
     let mut held: Vec<Reader> = Vec::new();
     let mut is_held = false;
     for plan in plans {
-        match plan.before {
-            Some(Release::Dropped) => {
-                held.clear();
-                is_held = false;
-            }
-            Some(Release::ReadOn) if next.is_none() => {}
-            _ => {}
+        if let Some(Release::Dropped) = plan.before {
+            held.clear();
+            is_held = false;
         }
-        // One that cannot have the body yet takes it when it is polled.
-        let took = !is_held || plan.reads > 0 || plan.inner.is_some_and(|attempts| attempts > 0);
+        if !is_held && next.is_none() && !log.borrow().is_gone(cap) {
+            assert_eq!(ReplayBody::check(&kept), Ok(()), "whoever else holds on to it");
+        }
         let body = match next.take() {
             Some(body) => body,
             None => {
@@ -237,18 +263,21 @@ fn play(sent: &Sent, cap: usize, plans: &[Plan]) {
                 body
             }
         };
-        if let Some(Release::ReadOn) = plan.before {
-            // Whoever is superseded is told, and lets go of the body.
+        let gone = log.borrow().is_gone(cap);
+        let mut read_in_vain = |reads: usize| {
             for reader in &mut held {
-                while !reader.over && reader.error.is_none() {
-                    reader.read(&content, end);
+                for _ in 0..reads {
+                    reader.read_in_vain(&content, end, gone);
                 }
             }
-            is_held = false;
+        };
+        if let Some(Release::ReadOn) = plan.before {
+            read_in_vain(20);
         }
-        let gone = { log.borrow().read > cap || log.borrow().failed };
+        let gone = log.borrow().is_gone(cap);
         let known = empty || log.borrow().over;
         let mut reader = Reader::new(body);
+        reader.whole = known;
         let mut inner = None;
         if let Some(attempts) = plan.inner {
             let (mut body, rest) = reader.body.keep();
@@ -257,7 +286,7 @@ fn play(sent: &Sent, cap: usize, plans: &[Plan]) {
                 let Some(rest) = inner.take() else { break };
                 let mut reader = Reader::new(body);
                 for _ in 0..attempt {
-                    if !reader.over && reader.error.is_none() {
+                    if reader.is_reading() {
                         reader.read(&content, end);
                     }
                 }
@@ -265,11 +294,15 @@ fn play(sent: &Sent, cap: usize, plans: &[Plan]) {
                 (body, inner) = ReplayBody::again(rest, false);
             }
             reader = Reader::new(body);
+            reader.whole = empty || log.borrow().over;
         }
-        let gone_inside = gone || log.borrow().read > cap || log.borrow().failed;
+        let gone_inside = log.borrow().is_gone(cap);
         for _ in 0..plan.reads {
-            if reader.over || reader.error.is_some() {
+            if !reader.is_reading() {
                 break;
+            }
+            if let Some(Release::ReadAlong) = plan.before {
+                read_in_vain(1);
             }
             reader.read(&content, end);
         }
@@ -282,10 +315,9 @@ fn play(sent: &Sent, cap: usize, plans: &[Plan]) {
             let own = error.is::<io::Error>();
             assert!(own || gone_inside, "it failed for no reason: {error}");
         }
-        let reading = !reader.over && reader.error.is_none();
+        is_held = plan.held && reader.is_reading();
         if plan.held {
             held.push(reader);
-            is_held |= reading && took;
         } else {
             drop(reader);
         }
@@ -302,13 +334,16 @@ fn play(sent: &Sent, cap: usize, plans: &[Plan]) {
         assert_eq!(ReplayBody::check(&kept), expected, "{log:?}");
     }
     drop(next);
-    drop(held);
-    // Read to its end, at last.
-    let gone = { log.borrow().read > cap || log.borrow().failed };
+    // Read to its end, at last, while some may be stuck.
+    let gone = log.borrow().is_gone(cap);
     let mut last = Reader::new(ReplayBody::again(kept, true).0);
-    while !last.over && last.error.is_none() {
+    while last.is_reading() {
         last.read(&content, end);
     }
+    if !gone {
+        assert_eq!(Rc::strong_count(&log), 1, "nobody keeps the body of the caller");
+    }
+    drop(held);
     match last.error {
         Some(error) if gone => assert!(error.is::<NotRepeatable>()),
         Some(error) => assert!(error.is::<io::Error>() && end == End::Failure && last.seen == content),

@@ -664,15 +664,52 @@ async fn an_upload_that_a_server_stops_reading_is_taken_over_when_its_time_is_up
 }
 
 #[tokio::test]
-async fn an_upload_that_is_stuck_in_a_socket_over_http_1_ends_with_its_attempts() {
-    // hyper holds on to a body until what it has written of it has gone out, whoever has stopped waiting for the answer. Later
-    // attempts wait for the rest of it, and no longer than each of them may.
-    let server = Server::start([silence().after_reading(0), ok("done"), ok("done")]).await;
-    let log = Log::default();
-    let put = Request::put(&server.uri).body(streamed((0..12).map(|_| vec![b'x'; 1 << 20]))).unwrap();
-    let error = upload_in_time(&log, Speaks::One, Duration::from_millis(300), put).await.unwrap_err();
-    assert!(error.is::<TimedOut>(), "{error:?}");
-    assert_eq!(log.take(), [TRANSIENT, TRANSIENT, GaveUp(StopReason::Exhausted)]);
+async fn an_upload_that_is_stuck_in_a_socket_over_http_1_is_sent_by_the_next_attempt() {
+    /// The body of one attempt, which says when it is dropped.
+    struct Attempted(ReplayBody<AxumBody>, usize, Arc<Mutex<Vec<usize>>>);
+    impl Body for Attempted {
+        type Data = Bytes;
+        type Error = BoxError;
+        fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+            Pin::new(&mut self.0).poll_frame(cx)
+        }
+    }
+    impl Drop for Attempted {
+        fn drop(&mut self) {
+            self.2.lock().unwrap().push(self.1);
+        }
+    }
+    // hyper holds on to a body until what it has written of it has gone out, whoever has stopped waiting for the answer. Of this
+    // one most is still to be read when neither hyper nor the sockets have room for more.
+    let piece = |index: usize| (0..1 << 20).map(|at| (at * 31 + index) as u8).collect::<Vec<_>>();
+    let server = Server::start([silence().after_reading(0), ok("done")]).await;
+    let (log, dropped) = (Log::default(), Arc::<Mutex<Vec<usize>>>::default());
+    let client: Client<HttpConnector, Attempted> = client(Speaks::One);
+    let (mut attempts, drops) = (0, dropped.clone());
+    let service = ServiceBuilder::new()
+        .layer(ReplayBodyLayer::new(16 << 20))
+        .layer(RetryLayer::new(policy(&log)))
+        .layer(AttemptTimeoutLayer::http(3 * LIMIT))
+        .map_request(move |request: Request<ReplayBody<AxumBody>>| {
+            attempts += 1;
+            request.map(|body| Attempted(body, attempts, drops.clone()))
+        })
+        .service(client);
+    let put = Request::put(&server.uri).body(streamed((0..12).map(piece))).unwrap();
+    ask(service, put).await.unwrap().is(200, "done");
+    assert_eq!((log.take(), server.counts()), (vec![TRANSIENT, Done(2)], (2, 2)));
+    assert!(!dropped.lock().unwrap().contains(&1), "the first attempt is still stuck");
+    let seen = server.seen();
+    assert!(seen[0].body.is_empty(), "{} bytes were read", seen[0].body.len());
+    assert!(seen[1].body == (0..12).flat_map(piece).collect::<Vec<_>>(), "{} bytes", seen[1].body.len());
+    // It ends when its connection does.
+    drop(server);
+    let ended = async {
+        while !dropped.lock().unwrap().contains(&1) {
+            sleep(Duration::from_millis(5)).await;
+        }
+    };
+    timeout(LONG, ended).await.expect("it lets go of the body");
 }
 
 /// One upload, kept while it streams, of which each attempt is cut after a while.

@@ -13,8 +13,9 @@ const FIRST_ALLOCATION: usize = 8;
 /// Data frames in their order, shared with whoever reads them. Empty frames are not among them.
 #[derive(Default)]
 pub(super) struct Frames {
+    count: usize,
     // A body of one frame needs no list.
-    first: Option<Bytes>,
+    first: Bytes,
     more: Vec<Bytes>,
     // Crumbs that belong behind all frames, and count as none until they are `settle`d.
     crumbs: BytesMut,
@@ -36,14 +37,15 @@ impl Frames {
     }
 
     #[inline]
-    pub(super) fn count(&self) -> usize {
-        usize::from(self.first.is_some()) + self.more.len()
+    pub(super) const fn count(&self) -> usize {
+        self.count
     }
 
     #[inline]
     pub(super) fn get(&self, index: usize) -> Option<&Bytes> {
         match index {
-            0 => self.first.as_ref(),
+            0 if self.count == 0 => None,
+            0 => Some(&self.first),
             _ => self.more.get(index - 1),
         }
     }
@@ -51,7 +53,8 @@ impl Frames {
     /// The frame at `index`, for the last time: an empty one is left in its place.
     pub(super) fn take(&mut self, index: usize) -> Option<Bytes> {
         match index {
-            0 => self.first.as_mut(),
+            0 if self.count == 0 => None,
+            0 => Some(&mut self.first),
             _ => self.more.get_mut(index - 1),
         }
         .map(std::mem::take)
@@ -60,12 +63,18 @@ impl Frames {
     #[inline]
     pub(super) fn push(&mut self, data: &Bytes) {
         self.len = self.len.saturating_add(data.len() as u64);
-        if data.len() < SMALL && self.count() >= MANY {
+        if data.len() < SMALL || !self.crumbs.is_empty() {
+            self.push_small(data);
+        } else {
+            self.append(data.clone());
+        }
+    }
+
+    fn push_small(&mut self, data: &Bytes) {
+        if data.len() < SMALL && self.count >= MANY {
             self.crumbs.extend_from_slice(data);
         } else {
-            if !self.crumbs.is_empty() {
-                self.settle();
-            }
+            self.settle();
             self.append(data.clone());
         }
     }
@@ -80,14 +89,15 @@ impl Frames {
 
     #[inline]
     fn append(&mut self, data: Bytes) {
-        if self.first.is_none() {
-            self.first = Some(data);
-            return;
+        if self.count == 0 {
+            self.first = data;
+        } else {
+            if self.more.capacity() == 0 {
+                self.more.reserve_exact(FIRST_ALLOCATION);
+            }
+            self.more.push(data);
         }
-        if self.more.capacity() == 0 {
-            self.more.reserve_exact(FIRST_ALLOCATION);
-        }
-        self.more.push(data);
+        self.count += 1;
     }
 }
 

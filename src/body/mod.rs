@@ -77,12 +77,13 @@
 //!   buffer it was cut from, which can be larger than the frame.
 //! * **The cap counts what was read, not what there is.** An attempt that fails early leaves the rest to the next one,
 //!   which sends what was kept and then streams on.
-//! * **One attempt at a time reads on.** While an attempt holds a body that was not read to its end, the answer is
-//!   [`BeingRead`](NotRepeatable::BeingRead). An attempt made all the same waits until the old one drops
-//!   the body or reads on, in which case the old one fails. One that was read to its end is shared, whoever holds it.
-//!   (Over HTTP/1 hyper drops the body of an attempt that was cut short only when what it wrote of it has gone out. Where a server
-//!   stops reading, a cap beyond hyper's own buffer of 400 KiB lets later attempts wait in vain, each up to its own timeout.)
-//! * **A body that fails is not sent again.** Whoever sends it is at fault, and its error has been handed on.
+//! * **One attempt at a time reads on, the newest.** While an attempt holds a body that was not read to its end, the answer is
+//!   [`BeingRead`](NotRepeatable::BeingRead). An attempt made all the same takes over at once, though a connection may hold on to the
+//!   old one: hyper does over HTTP/1, until what it has written of a body has gone out to a server that may have stopped reading.
+//!   The old attempt reads nothing from then on, and fails when it is polled; one that waits for the body is woken for that. What is
+//!   kept is kept by those who may still send it, not by whoever was taken over. A body that was read to its end is shared,
+//!   whoever holds it.
+//! * **A body that fails is not sent again.** Whoever sends it is at fault, and its error has been handed on. One that panics has failed.
 //! * **What nobody can repeat is not kept.** The last attempt, and an upload that outlives its call, give their frames
 //!   away; a layer whose policy allows no retry only passes on.
 //! * **A body that lies is sent as it is.** A wrong length never cuts it or panics; one that says that it is over is over, for

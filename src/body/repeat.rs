@@ -49,16 +49,16 @@ pub trait RepeatBody: Sized {
     ///
     /// [`TooLong`](NotRepeatable::TooLong) and [`Failed`](NotRepeatable::Failed) are final: the request must not be
     /// sent again. [`BeingRead`](NotRepeatable::BeingRead) is not: the ended attempt has yet to let go of the body,
-    /// and the next one would wait for it. After an early *response*, the upload may go on for as long as the
-    /// server likes, so that the response is handed on; after an *error* or a timeout the old attempt is on its
-    /// way out, and another may be made.
+    /// and the next one would take it away. After an early *response* the upload goes on for as long as the
+    /// server likes, so that the response is handed on; after an *error* or a timeout nobody needs the old
+    /// upload, and another attempt may be made.
     fn check(kept: &Self::Kept) -> Result<(), NotRepeatable>;
 
     /// The body for a later attempt. `last` says that no attempt can follow, so that nothing needs to be kept.
     ///
     /// It always gives a body, as [`Keep::again`](crate::Keep::again) does. Where [`check`](Self::check) answers that
-    /// it is still being read, the body given here waits for it; where it answers that
-    /// it is too long or failed, reading the body given here fails with that [`NotRepeatable`]. It is never cut short.
+    /// it is still being read, the body given here takes over, and the old attempt reads no more; where it answers
+    /// that it is too long or failed, reading the body given here fails with that [`NotRepeatable`]. It is never cut short.
     fn again(kept: Self::Kept, last: bool) -> (Self, Option<Self::Kept>);
 }
 
@@ -86,8 +86,8 @@ impl<B: Clone> RepeatBody for B {
 pub enum NotRepeatable {
     /// More of it was read than may be kept. Final.
     TooLong,
-    /// An earlier attempt still holds it and may go on reading; what it has not read yet is not there to be sent. The
-    /// only reason that can pass.
+    /// The attempt before still holds it and may go on reading, unless another one takes over. The only reason that
+    /// can pass.
     BeingRead,
     /// It failed while it was read: its source, often the client of this server, is at fault, and reading it again
     /// cures nothing. Final.

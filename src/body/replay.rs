@@ -3,17 +3,16 @@ use std::{
     fmt, mem,
     pin::Pin,
     sync::Arc,
-    task::{Context, Poll, ready},
+    task::{Context, Poll, Waker, ready},
 };
 
 use bytes::{Buf, Bytes};
-use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 
 use super::{
     NotRepeatable, RepeatBody,
     frames::Frames,
-    shared::{Found, Part, Shared, Whole},
+    shared::{Begun, Part, Shared, Slot, Whole, Word},
 };
 
 type BoxError = Box<dyn Error + Send + Sync>;
@@ -59,25 +58,27 @@ struct Kept<B> {
     start: usize,
 }
 
-// Passing -> Recording when it is kept; Waiting -> Recording or Replaying in later attempts; Ended after all of them.
+// Passing -> Recording when it is kept; later attempts are Recording or Replaying; Ended after all of them.
 enum State<B> {
     // Goes by, and nothing is kept of it; `None` if nothing may be.
     Passing { body: B, cap: Option<u64> },
-    // What was read before is sent again; the rest is read, and recorded.
+    // What was read before is sent again; the rest is read, and recorded, until a later attempt takes over.
     Recording(Recording<B>),
-    // An earlier attempt holds it.
-    Waiting { shared: Arc<Shared<B>>, number: usize, start: usize },
     // It was read to its end; there is at least one more frame to send.
     Replaying { shared: Arc<Shared<B>>, at: Position },
-    Refused(NotRepeatable),
     Ended,
 }
 
 struct Recording<B> {
-    part: Part<B>,
-    at: Position,
-    number: usize,
     shared: Arc<Shared<B>>,
+    reader: Reader,
+}
+
+struct Reader {
+    number: u32,
+    // The word this attempt has seen, `NONE` at first. As long as it stays the same, nothing is new but what it reads itself.
+    known: Word,
+    at: Position,
 }
 
 #[derive(Clone, Copy)]
@@ -109,19 +110,6 @@ impl<B> ReplayBody<B> {
         Self { state: State::Passing { body, cap: Some(cap as u64) } }
     }
 
-    // What is to be sent of a body that another attempt does not hold.
-    fn found(found: Found<B>, shared: Arc<Shared<B>>, number: usize, start: usize) -> State<B> {
-        match found {
-            Found::Whole => State::replaying(shared, start),
-            Found::Part(part) => {
-                let at = Position::new(&part.frames, start);
-                State::Recording(Recording { part, at, number, shared })
-            }
-            Found::Refused(reason) => State::Refused(reason),
-            Found::Held => State::Waiting { shared, number, start },
-        }
-    }
-
     // The state, which the caller replaces, if only by the end.
     fn leave(&mut self) -> State<B> {
         mem::replace(&mut self.state, State::Ended)
@@ -129,66 +117,112 @@ impl<B> ReplayBody<B> {
 }
 
 impl<B> State<B> {
+    // For an attempt that is counted among those who may send the body.
     fn replaying(shared: Arc<Shared<B>>, start: usize) -> Self {
-        let at = shared.whole().map(|whole| (Position::new(&whole.frames, start), whole.has_more(start)));
-        match at {
-            Some((at, true)) => Self::Replaying { shared, at },
-            _ => Self::Ended,
+        let at = match &*shared.lock_whole() {
+            Slot::Whole(whole) if whole.has_more(start) => Some(Position::new(&whole.frames, start)),
+            _ => None,
+        };
+        if let Some(at) = at {
+            return Self::Replaying { shared, at };
         }
+        shared.release();
+        Self::Ended
     }
 }
 
-impl Whole {
-    // The trailers come behind the last frame.
-    fn has_more(&self, next: usize) -> bool {
-        let all = self.frames.count() + usize::from(self.trailers.is_some());
-        next < all
+// What an attempt finds when it looks again.
+enum Found<B> {
+    // The body is there, to be read on.
+    Body,
+    // So it is, and the attempt before waits for it.
+    Waiting(Waker),
+    // There is nobody left who could send it again.
+    Alone(Part<B>),
+    Whole,
+    Refused(NotRepeatable),
+    TakenOver,
+}
+
+impl Reader {
+    #[cold]
+    fn look<B>(&mut self, shared: &Shared<B>, slot: &mut Slot<B>) -> Found<B> {
+        let word = shared.word();
+        if word.number() != self.number {
+            return Found::TakenOver;
+        }
+        let part = match slot {
+            Slot::Part(part) => part,
+            Slot::Whole(_) => return Found::Whole,
+            Slot::Refused(reason) => return Found::Refused(*reason),
+            Slot::Gone => return Found::TakenOver,
+        };
+        let mut waiting = None;
+        if self.known == Word::NONE {
+            waiting = part.waiting.take();
+            part.frames.settle();
+            self.at = Position::new(&part.frames, self.at.next);
+        }
+        self.known = word;
+        if word.is_alone() && self.at.next == part.frames.count() {
+            if let Slot::Part(part) = mem::replace(slot, Slot::Gone) {
+                return Found::Alone(part);
+            }
+        }
+        waiting.map_or(Found::Body, Found::Waiting)
+    }
+
+    // A frame that was read before. Whoever is alone need not keep it.
+    fn replay(&mut self, frames: &mut Frames) -> Bytes {
+        let alone = self.known.is_alone();
+        let data = if alone { frames.take(self.at.next) } else { frames.get(self.at.next).cloned() };
+        let data = data.unwrap_or_default();
+        self.at.pass(&data);
+        if alone && self.at.next == frames.count() {
+            // From here on the body is for nobody else.
+            self.known = Word::NONE;
+        }
+        data
     }
 }
 
 impl<B> Recording<B> {
-    // Nobody is left who could send the body again.
-    fn is_alone(&self) -> bool {
-        Arc::strong_count(&self.shared) == 1
-    }
-
-    fn is_replaying(&self) -> bool {
-        self.at.next < self.part.frames.count()
-    }
-
-    // A frame that was read before. Whoever is alone need not keep it.
-    #[inline]
-    fn replay(&mut self) -> Option<Bytes> {
-        if !self.is_replaying() {
-            return None;
+    // Where a retry inside of this attempt begins; `None` if it does not, because a later attempt has taken over, or is about to.
+    fn start(&mut self) -> Option<usize> {
+        let Reader { number, known, at } = &mut self.reader;
+        if *known != Word::NONE {
+            // Only an attempt on another thread that finds itself taken over can be busy with it now.
+            let mut slot = self.shared.try_lock()?;
+            match &mut *slot {
+                Slot::Part(part) if self.shared.word().number() == *number => {
+                    part.frames.settle();
+                    if at.left == 0 {
+                        at.next = part.frames.count();
+                    }
+                }
+                _ => return None,
+            }
         }
-        let data = if self.is_alone() {
-            self.part.frames.take(self.at.next)
-        } else {
-            self.part.frames.get(self.at.next).cloned()
-        }?;
-        self.at.pass(&data);
-        Some(data)
+        (self.shared.word().number() == *number).then_some(at.next)
     }
 
-    fn give_back(mut self) {
-        if !self.is_alone() {
-            self.part.frames.settle();
-            self.shared.give_back(self.part);
+    fn size_hint(&self) -> SizeHint
+    where
+        B: Body,
+    {
+        let Reader { number, known, at } = &self.reader;
+        // What is true while somebody is busy with it need not be true for long.
+        let Some(mut slot) = self.shared.try_lock() else { return SizeHint::default() };
+        match &mut *slot {
+            _ if self.shared.word().number() != *number => SizeHint::default(),
+            Slot::Part(part) if *known == Word::NONE => {
+                part.frames.settle();
+                plus(part.body.size_hint(), part.frames.len_from(at.next))
+            }
+            Slot::Part(part) => plus(part.body.size_hint(), at.left),
+            Slot::Whole(whole) => SizeHint::with_exact(whole.frames.len_from(at.next)),
+            Slot::Refused(_) | Slot::Gone => SizeHint::default(),
         }
-    }
-
-    fn finish(mut self, trailers: Option<HeaderMap>) {
-        if !self.is_alone() {
-            self.part.frames.settle();
-            self.shared.finish(Whole { frames: self.part.frames, trailers });
-        }
-    }
-
-    // The body, to be streamed on without being kept.
-    fn refuse(self, reason: NotRepeatable) -> B {
-        self.shared.refuse(reason);
-        self.part.body
     }
 }
 
@@ -208,63 +242,91 @@ where
             match &mut this.state {
                 State::Passing { body, .. } => {
                     return Poll::Ready(match ready!(Pin::new(body).poll_frame(cx)) {
-                        Some(Ok(frame)) => Some(Ok(into_bytes(frame))),
+                        Some(Ok(frame)) => Some(Ok(frame.map_data(into_bytes))),
                         other => {
                             this.state = State::Ended;
                             other.and_then(Result::err).map(|error| Err(error.into()))
                         }
                     });
                 }
-                State::Recording(recording) => {
-                    if recording.shared.is_superseded(recording.number) {
-                        if let State::Recording(recording) = this.leave() {
-                            recording.give_back();
-                        }
-                        return Poll::Ready(Some(Err(TakenOver.into())));
-                    }
-                    if let Some(data) = recording.replay() {
-                        return Poll::Ready(Some(Ok(Frame::data(data))));
-                    }
-                    if recording.is_alone() {
-                        if let State::Recording(Recording { part, shared, .. }) = this.leave() {
-                            this.state = State::Passing { body: part.body, cap: Some(shared.cap) };
+                State::Recording(Recording { shared, reader }) => {
+                    let Some(mut slot) = shared.try_lock() else {
+                        // Busy for as long as one poll takes, which is no time to sleep for.
+                        cx.waker().wake_by_ref();
+                        return Poll::Pending;
+                    };
+                    if shared.word() != reader.known {
+                        let found = reader.look(shared, &mut slot);
+                        drop(slot);
+                        if let Some(error) = this.turn(found) {
+                            return Poll::Ready(Some(Err(error)));
                         }
                         continue;
                     }
-                    let frame = match ready!(Pin::new(&mut recording.part.body).poll_frame(cx)) {
-                        Some(Ok(frame)) => into_bytes(frame),
-                        other => return Poll::Ready(this.end(other.and_then(Result::err))),
+                    let Slot::Part(part) = &mut *slot else { unreachable!("the word would be another") };
+                    if reader.at.next < part.frames.count() {
+                        return Poll::Ready(Some(Ok(Frame::data(reader.replay(&mut part.frames)))));
+                    }
+                    let frame = match Pin::new(&mut part.body).poll_frame(cx) {
+                        Poll::Ready(Some(Ok(frame))) => frame,
+                        Poll::Ready(None) => {
+                            shared.finish(reader.number, slot, None);
+                            this.state = State::Ended;
+                            return Poll::Ready(None);
+                        }
+                        Poll::Ready(Some(Err(error))) => {
+                            drop(shared.refuse(reader.number, slot, NotRepeatable::Failed));
+                            this.state = State::Ended;
+                            return Poll::Ready(Some(Err(error.into())));
+                        }
+                        Poll::Pending => {
+                            part.wait(cx);
+                            return Poll::Pending;
+                        }
                     };
-                    match recording.record(&frame) {
-                        Recorded::Kept => {}
-                        recorded => this.stop(recorded, &frame),
+                    let data = match frame.into_data() {
+                        Ok(data) => into_bytes(data),
+                        Err(frame) => {
+                            let frame = frame.map_data(into_bytes);
+                            if let Some(trailers) = frame.trailers_ref() {
+                                shared.finish(reader.number, slot, Some(trailers));
+                                this.state = State::Ended;
+                            } else {
+                                // There are no other frames than trailers today; one that cannot be kept is like one too many.
+                                let part = shared.refuse(reader.number, slot, NotRepeatable::TooLong);
+                                this.pass(part);
+                            }
+                            return Poll::Ready(Some(Ok(frame)));
+                        }
+                    };
+                    if data.len() as u64 > shared.cap.saturating_sub(part.frames.len()) {
+                        let part = shared.refuse(reader.number, slot, NotRepeatable::TooLong);
+                        this.pass(part);
+                        return Poll::Ready(Some(Ok(Frame::data(data))));
                     }
-                    return Poll::Ready(Some(Ok(frame)));
-                }
-                State::Waiting { shared, number, start } => {
-                    let (number, start) = (*number, *start);
-                    if shared.is_superseded(number) {
+                    if !data.is_empty() {
+                        part.frames.push(&data);
+                        reader.at.next = part.frames.count();
+                    }
+                    if part.body.is_end_stream() {
+                        shared.finish(reader.number, slot, None);
                         this.state = State::Ended;
-                        return Poll::Ready(Some(Err(TakenOver.into())));
                     }
-                    let found = shared.take(Some(cx));
-                    if let Found::Held = found {
-                        return Poll::Pending;
-                    }
-                    let shared = shared.clone();
-                    this.state = Self::found(found, shared, number, start);
+                    return Poll::Ready(Some(Ok(Frame::data(data))));
                 }
                 State::Replaying { shared, at } => {
-                    let frame = replay(shared, at);
-                    if !shared.whole().is_some_and(|whole| whole.has_more(at.next)) {
+                    let mut slot = shared.lock_whole();
+                    let Slot::Whole(whole) = &mut *slot else {
+                        unreachable!("it stays whole while somebody may send it")
+                    };
+                    let frame = replay(whole, at, shared.word().is_alone());
+                    let more = whole.has_more(at.next);
+                    drop(slot);
+                    if !more {
+                        shared.release();
                         this.state = State::Ended;
                     }
                     return Poll::Ready(frame.map(Ok));
-                }
-                State::Refused(reason) => {
-                    let reason = *reason;
-                    this.state = State::Ended;
-                    return Poll::Ready(Some(Err(reason.into())));
                 }
                 State::Ended => return Poll::Ready(None),
             }
@@ -274,8 +336,8 @@ where
     fn is_end_stream(&self) -> bool {
         match &self.state {
             State::Passing { body, .. } => body.is_end_stream(),
-            State::Recording(recording) => !recording.is_replaying() && recording.part.body.is_end_stream(),
-            State::Waiting { .. } | State::Replaying { .. } | State::Refused(_) => false,
+            // The body was asked after each frame, and before the first one. What ends in between says so when it is polled.
+            State::Recording(_) | State::Replaying { .. } => false,
             State::Ended => true,
         }
     }
@@ -283,100 +345,64 @@ where
     fn size_hint(&self) -> SizeHint {
         match &self.state {
             State::Passing { body, .. } => body.size_hint(),
-            State::Recording(recording) => plus(recording.part.body.size_hint(), recording.at.left),
-            // Nothing is known of what an earlier attempt has left, but all of it was kept from the start.
-            State::Waiting { shared, start: 0, .. } => shared.hint,
-            State::Waiting { .. } | State::Refused(_) => SizeHint::default(),
+            State::Recording(recording) => recording.size_hint(),
             State::Replaying { at, .. } => SizeHint::with_exact(at.left),
             State::Ended => SizeHint::with_exact(0),
         }
     }
 }
 
-// Out of the way of the many frames that are kept; each is called in the state of recording.
 impl<B> ReplayBody<B> {
-    // The body has no more, or failed.
+    // What follows from what was found: another state, or an error that ends the attempt.
     #[cold]
-    fn end<E: Into<BoxError>>(&mut self, error: Option<E>) -> Option<Result<Frame<Bytes>, BoxError>> {
-        let State::Recording(recording) = self.leave() else { return None };
-        match error {
-            None => {
-                recording.finish(None);
-                None
+    fn turn(&mut self, found: Found<B>) -> Option<BoxError> {
+        let found = match found {
+            Found::Body => return None,
+            Found::Waiting(waiting) => {
+                waiting.wake();
+                return None;
             }
-            Some(error) => {
-                drop(recording.refuse(NotRepeatable::Failed));
-                Some(Err(error.into()))
-            }
-        }
-    }
-
-    // The frame is the last one, or the first that is too much.
-    #[cold]
-    fn stop(&mut self, recorded: Recorded, frame: &Frame<Bytes>) {
-        let State::Recording(recording) = self.leave() else { return };
-        match recorded {
-            Recorded::Last => recording.finish(frame.trailers_ref().cloned()),
-            _ => self.state = State::Passing { body: recording.refuse(NotRepeatable::TooLong), cap: None },
-        }
-    }
-}
-
-// What became of a frame that was read.
-#[derive(Clone, Copy)]
-enum Recorded {
-    Kept,
-    Last,
-    TooMuch,
-}
-
-impl<B: Body> Recording<B> {
-    #[inline]
-    fn record(&mut self, frame: &Frame<Bytes>) -> Recorded {
-        let Some(data) = frame.data_ref() else {
-            // There are no other frames than trailers today; one that cannot be kept is like one too many.
-            return if frame.is_trailers() { Recorded::Last } else { Recorded::TooMuch };
+            found => found,
         };
-        if data.len() as u64 > self.shared.cap.saturating_sub(self.part.frames.len()) {
-            return Recorded::TooMuch;
+        let State::Recording(Recording { shared, reader }) = self.leave() else { return None };
+        match found {
+            Found::Alone(part) => self.state = State::Passing { body: part.body, cap: Some(shared.cap) },
+            Found::Whole if shared.stay(reader.number) => self.state = State::replaying(shared, reader.at.next),
+            Found::Refused(reason) => {
+                shared.leave(reader.number);
+                return Some(reason.into());
+            }
+            _ => {
+                shared.leave(reader.number);
+                return Some(TakenOver.into());
+            }
         }
-        if !data.is_empty() {
-            self.part.frames.push(data);
-            self.at.next = self.part.frames.count();
-        }
-        if self.part.body.is_end_stream() { Recorded::Last } else { Recorded::Kept }
+        None
+    }
+
+    // From here on nothing is kept.
+    #[cold]
+    fn pass(&mut self, part: Option<Part<B>>) {
+        self.state = part.map_or(State::Ended, |part| State::Passing { body: part.body, cap: None });
     }
 }
 
-// The next frame of a body that was read to its end.
-fn replay<B>(shared: &mut Arc<Shared<B>>, at: &mut Position) -> Option<Frame<Bytes>> {
-    // Whoever is alone need not keep what it sends.
-    let (data, trailers) = match Arc::get_mut(shared).map(Shared::whole_mut) {
-        Some(Some(whole)) => (whole.frames.take(at.next), whole.trailers.take_if(|_| at.next >= whole.frames.count())),
-        Some(None) => (None, None),
-        None => {
-            let whole = shared.whole()?;
-            let data = whole.frames.get(at.next).cloned();
-            (data, whole.trailers.as_ref().filter(|_| at.next >= whole.frames.count()).cloned())
-        }
-    };
-    match (data, trailers) {
-        (Some(data), _) => {
-            at.pass(&data);
-            Some(Frame::data(data))
-        }
-        (None, Some(trailers)) => {
-            at.next += 1;
-            Some(Frame::trailers(trailers))
-        }
-        (None, None) => None,
+// The next frame of a body that was read to its end. Whoever is alone need not keep what it sends.
+fn replay(whole: &mut Whole, at: &mut Position, alone: bool) -> Option<Frame<Bytes>> {
+    let data = if alone { whole.frames.take(at.next) } else { whole.frames.get(at.next).cloned() };
+    if let Some(data) = data {
+        at.pass(&data);
+        return Some(Frame::data(data));
     }
+    at.next += 1;
+    let trailers = if alone { whole.trailers.take() } else { whole.trailers.clone() };
+    trailers.map(Frame::trailers)
 }
 
 // Shares `Bytes`; converts other data.
 #[inline]
-fn into_bytes<D: Buf>(frame: Frame<D>) -> Frame<Bytes> {
-    frame.map_data(|mut data| data.copy_to_bytes(data.remaining()))
+fn into_bytes<D: Buf>(mut data: D) -> Bytes {
+    data.copy_to_bytes(data.remaining())
 }
 
 fn plus(hint: SizeHint, more: u64) -> SizeHint {
@@ -398,29 +424,21 @@ impl<B: Body> RepeatBody for ReplayBody<B> {
             State::Ended => (State::Ended, Some(KeptBody { kept: None })),
             State::Passing { body, .. } if body.is_end_stream() => (State::Ended, Some(KeptBody { kept: None })),
             State::Passing { body, cap: Some(cap) } if body.size_hint().lower() <= cap => {
-                let shared = Arc::new(Shared::new(cap, body.size_hint()));
-                let kept = KeptBody::new(&shared, 0);
-                let part = Part { frames: Frames::default(), body };
-                (State::Recording(Recording { part, at: Position { next: 0, left: 0 }, number: 0, shared }), Some(kept))
+                let shared = Arc::new(Shared::new(cap, body));
+                let reader = Reader { number: 0, known: shared.word(), at: Position { next: 0, left: 0 } };
+                let kept = KeptBody::new(shared.clone(), 0);
+                (State::Recording(Recording { shared, reader }), Some(kept))
             }
             // Retries around retries share what was read.
             State::Recording(mut recording) => {
-                recording.part.frames.settle();
-                if recording.at.left == 0 {
-                    recording.at.next = recording.part.frames.count();
-                }
-                let kept = KeptBody::new(&recording.shared, recording.at.next);
-                (State::Recording(recording), Some(kept))
-            }
-            State::Waiting { shared, number, start } => {
-                let kept = KeptBody::new(&shared, start);
-                (State::Waiting { shared, number, start }, Some(kept))
+                let kept = recording.start().map(|start| KeptBody::another(&recording.shared, start));
+                (State::Recording(recording), kept)
             }
             State::Replaying { shared, at } => {
-                let kept = KeptBody::new(&shared, at.next);
+                let kept = KeptBody::another(&shared, at.next);
                 (State::Replaying { shared, at }, Some(kept))
             }
-            state @ (State::Passing { .. } | State::Refused(_)) => (state, None),
+            state @ State::Passing { .. } => (state, None),
         };
         self.state = state;
         (self, kept)
@@ -430,26 +448,49 @@ impl<B: Body> RepeatBody for ReplayBody<B> {
         kept.kept.as_ref().map_or(Ok(()), |kept| kept.shared.check())
     }
 
-    fn again(kept: KeptBody<B>, last: bool) -> (Self, Option<KeptBody<B>>) {
-        let Some(Kept { shared, start }) = &kept.kept else {
+    fn again(mut kept: KeptBody<B>, last: bool) -> (Self, Option<KeptBody<B>>) {
+        let Some(Kept { shared, start }) = kept.kept.take() else {
             return (Self { state: State::Ended }, (!last).then_some(kept));
         };
-        let number = shared.begin();
-        let state = Self::found(shared.take(None), shared.clone(), number, *start);
-        (Self { state }, (!last).then_some(kept))
+        let begun = shared.begin(last);
+        let kept = (!last).then(|| KeptBody::new(shared.clone(), start));
+        let state = match begun {
+            Begun::Reading(number) => {
+                let at = Position { next: start, left: 0 };
+                State::Recording(Recording { shared, reader: Reader { number, known: Word::NONE, at } })
+            }
+            Begun::Whole => State::replaying(shared, start),
+        };
+        (Self { state }, kept)
     }
 }
 
 impl<B> KeptBody<B> {
-    fn new(shared: &Arc<Shared<B>>, start: usize) -> Self {
-        Self { kept: Some(Kept { shared: shared.clone(), start }) }
+    // For one who is counted already.
+    fn new(shared: Arc<Shared<B>>, start: usize) -> Self {
+        Self { kept: Some(Kept { shared, start }) }
+    }
+
+    fn another(shared: &Arc<Shared<B>>, start: usize) -> Self {
+        shared.hold();
+        Self::new(shared.clone(), start)
+    }
+}
+
+impl<B> Drop for KeptBody<B> {
+    fn drop(&mut self) {
+        if let Some(kept) = &self.kept {
+            kept.shared.release();
+        }
     }
 }
 
 impl<B> Drop for ReplayBody<B> {
     fn drop(&mut self) {
-        if let State::Recording(recording) = self.leave() {
-            recording.give_back();
+        match &self.state {
+            State::Recording(Recording { shared, reader }) => shared.leave(reader.number),
+            State::Replaying { shared, .. } => shared.release(),
+            State::Passing { .. } | State::Ended => {}
         }
     }
 }
@@ -458,11 +499,8 @@ impl<B> fmt::Debug for ReplayBody<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let state = match &self.state {
             State::Passing { .. } => "passing",
-            State::Recording(recording) if recording.is_replaying() => "replaying",
-            State::Recording(_) => "recording",
-            State::Waiting { .. } => "waiting",
-            State::Replaying { .. } => "replaying",
-            State::Refused(_) => "refused",
+            State::Recording(Recording { reader, .. }) if reader.at.left == 0 => "recording",
+            State::Recording(_) | State::Replaying { .. } => "replaying",
             State::Ended => "ended",
         };
         f.debug_struct("ReplayBody").field("state", &state).finish_non_exhaustive()

@@ -40,7 +40,7 @@ pub trait Keep<Req> {
     /// `true`.
     ///
     /// `answered` says that the attempt ended with a response. The server may then still be reading what it answered
-    /// early; after an error the attempt lets go of the request by itself.
+    /// early; after an error nobody needs it to.
     fn is_repeatable(&self, kept: &Self::Kept, answered: bool) -> bool {
         let _ = (kept, answered);
         true

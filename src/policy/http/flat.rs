@@ -70,7 +70,7 @@ impl<B: RepeatBody> Keep<Request<B>> for FlatCopy {
     fn is_repeatable(&self, kept: &Self::Kept, answered: bool) -> bool {
         match B::check(&kept.body) {
             Ok(()) => true,
-            // An attempt that ended with an error is about to let go of the body; one that was answered early may never be.
+            // Nobody needs the upload of an attempt that ended with an error; one that was answered early goes on.
             Err(NotRepeatable::BeingRead) => !answered,
             Err(_) => false,
         }
