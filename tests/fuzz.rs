@@ -193,7 +193,8 @@ mod gemini {
     }
 
     fn check_response(response: &GenerateContentResponse) -> Result<(), TestCaseError> {
-        let _ = format!("{response:?}");
+        let shown = format!("{response:?} {:?}", response.answer());
+        prop_assert!(!has_piece_of_key(&shown), "{}", shown);
         for candidate in response.candidates() {
             for part in candidate.content().map_or(&[][..], |content| content.parts()) {
                 let _ = (part.kind(), part.text(), part.thought_signature());

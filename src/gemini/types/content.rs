@@ -82,8 +82,14 @@ impl Content {
     }
 
     pub(super) fn each_shown(&mut self, change: &impl Fn(&mut String)) {
-        if let Some(Role::Other(name)) = &mut self.role {
-            change(name);
+        if let Some(Role::Other(name)) = &self.role {
+            let mut shown = name.clone();
+            change(&mut shown);
+            if let (true, Ok(raw)) = (shown != *name, serde_json::value::to_raw_value(name)) {
+                // Nobody speaks like this, but what the model said is sent back as it came.
+                self.rest.insert(0, ("role".into(), raw.into()));
+                self.role = None;
+            }
         }
         // A part that is shared already was shown already.
         for Part(inner) in self.parts.iter_mut().flatten() {
