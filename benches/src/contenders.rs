@@ -289,13 +289,17 @@ impl<Req: Clone, Res, E> TowerPolicy<Req, Res, E> for Tps {
 }
 
 /// Retries with what protects the service from them, all closed and quiet, and each part alone.
-pub const PROTECTED: [&str; 12] = [
+pub const PROTECTED: [&str; 16] = [
     "bare",
     "ours",
     "ours+budget",
+    "budget, leaked",
     "cooldown",
+    "cooldown, leaked",
     "breaker",
+    "breaker, leaked",
     "stack",
+    "stack, leaked",
     "budget/key",
     "cooldown/key",
     "breaker/key",
@@ -318,9 +322,17 @@ fn protected<V: Visit>(name: &str, inner: Inner, base: Duration, visitor: V) -> 
     );
     match name {
         "ours+budget" => visitor.visit(Stacked(Retry::new(policy.budget(Budget::standard()), inner))),
+        "budget, leaked" => visitor.visit(Stacked(Retry::new(policy.budget(Budget::standard().leak()), inner))),
         "cooldown" => visitor.visit(Stacked(cooldown.layer(inner))),
         "breaker" => visitor.visit(Stacked(breaker.layer(inner))),
         "stack" => visitor.visit(Stacked(retry.layer(cooldown.layer(breaker.layer(inner))))),
+        "stack, leaked" => {
+            let policy = policy.budget(Budget::standard().leak());
+            let retry = RetryLayer::new(policy.classify(circuit_breaker::classify().or(classify::errors())));
+            visitor.visit(Stacked(retry.layer(cooldown.leak().layer(breaker.leak().layer(inner)))))
+        }
+        "cooldown, leaked" => visitor.visit(Stacked(cooldown.leak().layer(inner))),
+        "breaker, leaked" => visitor.visit(Stacked(breaker.leak().layer(inner))),
         "budget/key" => visitor.visit(Stacked(Funded { budgets: Budget::standard().per(key), inner })),
         "cooldown/key" => visitor.visit(Stacked(cooldown.per(key).layer(inner))),
         "breaker/key" => visitor.visit(Stacked(breaker.per(key).layer(inner))),
