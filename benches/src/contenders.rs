@@ -75,30 +75,8 @@ pub fn visit<V: Visit>(name: &str, inner: Inner, base: Duration, visitor: V) -> 
             let builder = ExponentialBuilder::default().with_min_delay(base).with_max_times(2).with_jitter();
             visitor.visit(ByFunction { inner, builder, call: backon_call })
         }
-        // Not in the report: what it costs to be able to see them.
-        "breaker-observed" => {
-            let layer = CircuitBreakerLayer::new(BreakerPolicy::new()).observe(Seen);
-            visitor.visit(boxed(layer.layer(inner)))
-        }
-        "cooldown-observed" => visitor.visit(boxed(CooldownLayer::new(classify::errors()).observe(Seen).layer(inner))),
         _ => protected(name, inner, base, visitor),
     }
-}
-
-/// Is told everything, and does nothing with it.
-struct Seen;
-
-impl circuit_breaker::Observer for Seen {}
-impl cooldown::Observer for Seen {}
-
-// Layers that box errors: unboxed again, for those who compare.
-type Unboxed<S> = Stacked<MapErr<S, fn(BoxError) -> Failed>>;
-
-fn boxed<S>(service: S) -> Unboxed<S> {
-    fn unbox(error: BoxError) -> Failed {
-        error.downcast().map_or(Failed(0), |failed| *failed)
-    }
-    Stacked(MapErr::new(service, unbox))
 }
 
 struct Stacked<S>(S);
@@ -308,6 +286,9 @@ pub const PROTECTED: [&str; 16] = [
     "resilience",
 ];
 
+/// With metrics attached that nobody records, beside the same without.
+pub const SEEN: [&str; 7] = ["bare", "ours", "ours, seen", "cooldown", "cooldown, seen", "breaker", "breaker, seen"];
+
 // Eight keys, as of models or hosts.
 fn key(request: &u64) -> u64 {
     request % 8
@@ -333,6 +314,9 @@ fn protected<V: Visit>(name: &str, inner: Inner, base: Duration, visitor: V) -> 
         }
         "cooldown, leaked" => visitor.visit(Stacked(cooldown.leak().layer(inner))),
         "breaker, leaked" => visitor.visit(Stacked(breaker.leak().layer(inner))),
+        "ours, seen" => visitor.visit(Stacked(Retry::new(policy.observe(Metrics::new("benches")), inner))),
+        "cooldown, seen" => visitor.visit(Stacked(cooldown.observe(CooldownMetrics::new("benches")).layer(inner))),
+        "breaker, seen" => visitor.visit(Stacked(breaker.observe(BreakerMetrics::new("benches")).layer(inner))),
         "budget/key" => visitor.visit(Stacked(Funded { budgets: Budget::standard().per(key), inner })),
         "cooldown/key" => visitor.visit(Stacked(cooldown.per(key).layer(inner))),
         "breaker/key" => visitor.visit(Stacked(breaker.per(key).layer(inner))),
