@@ -1,12 +1,7 @@
-use std::{fmt, mem, ops::Range, ptr};
+use std::{fmt, mem, ptr};
 
 use bytes::Bytes;
-use http::{
-    Extensions, HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, Version,
-    header::Entry,
-    request::Parts,
-    uri::{self, Authority, PathAndQuery, Scheme},
-};
+use http::{Extensions, HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, Version, header::Entry};
 
 use crate::{
     body::{NotRepeatable, RepeatBody},
@@ -15,7 +10,7 @@ use crate::{
 
 /// Keeps HTTP requests: sends the original first and builds later ones from a flat copy of its head.
 ///
-/// URI and headers are copied into one buffer, which is one allocation however many there are, and those of later requests
+/// All headers are copied into one buffer, which is one allocation however many there are, and the values of later requests
 /// are slices of it. A clone, as [`Cloned`](crate::keep::Cloned) makes it, takes one or two allocations for each header
 /// that was just made. Order, repeated headers and [sensitive](HeaderValue::is_sensitive) marks are kept;
 /// [`Extensions`] are cloned where there are any. The body is kept in [its own way](RepeatBody).
@@ -39,32 +34,34 @@ impl<B: RepeatBody> Keep<Request<B>> for FlatCopy {
 
     #[inline]
     fn first(&self, request: Request<B>) -> (Request<B>, Option<Self::Kept>) {
-        let (head, body) = request.into_parts();
-        let (body, kept) = body.keep();
-        let kept = match kept {
-            Some(body) => Some(FlatRequest::new(&head, body)),
-            None => None,
-        };
-        (Request::from_parts(head, body), kept)
+        let mut kept = None;
+        let request = request.map(|body| {
+            let body = body.keep();
+            kept = body.1;
+            body.0
+        });
+        let kept = kept.map(|body| FlatRequest::new(&request, body));
+        (request, kept)
     }
 
     fn again(&self, mut kept: Self::Kept, last: bool) -> (Request<B>, Option<Self::Kept>) {
         let (body, body_kept) = B::again(kept.body, last);
         let mut request = Request::new(body);
         *request.version_mut() = kept.version;
-        *request.uri_mut() = kept.text.uri();
-        *request.headers_mut() = kept.text.headers();
+        *request.headers_mut() = kept.headers.read();
         if body_kept.is_none() {
             *request.method_mut() = kept.method;
+            *request.uri_mut() = kept.uri;
             *request.extensions_mut() = kept.extensions;
             return (request, None);
         }
         request.method_mut().clone_from(&kept.method);
+        request.uri_mut().clone_from(&kept.uri);
         if !kept.extensions.is_empty() {
             request.extensions_mut().clone_from(&kept.extensions);
         }
-        let FlatRequest { method, version, text, extensions, .. } = kept;
-        (request, body_kept.map(|body| FlatRequest { method, version, text, extensions, body }))
+        let FlatRequest { method, uri, version, headers, extensions, .. } = kept;
+        (request, body_kept.map(|body| FlatRequest { method, uri, version, headers, extensions, body }))
     }
 
     fn is_repeatable(&self, kept: &Self::Kept, answered: bool) -> bool {
@@ -83,20 +80,22 @@ impl<B: RepeatBody> Keep<Request<B>> for FlatCopy {
 #[derive(Clone)]
 pub struct FlatRequest<K> {
     method: Method,
+    uri: Uri,
     version: Version,
-    text: FlatText,
+    headers: FlatHeaders,
     extensions: Extensions,
     body: K,
 }
 
 impl<K> FlatRequest<K> {
     #[inline]
-    fn new(head: &Parts, body: K) -> Self {
+    fn new<B>(request: &Request<B>, body: K) -> Self {
         Self {
-            method: head.method.clone(),
-            version: head.version,
-            text: FlatText::copy(&head.uri, &head.headers),
-            extensions: if head.extensions.is_empty() { Extensions::new() } else { head.extensions.clone() },
+            method: request.method().clone(),
+            uri: request.uri().clone(),
+            version: request.version(),
+            headers: FlatHeaders::copy(request.headers()),
+            extensions: if request.extensions().is_empty() { Extensions::new() } else { request.extensions().clone() },
             body,
         }
     }
@@ -107,26 +106,26 @@ impl<K> FlatRequest<K> {
         &self.method
     }
 
-    /// The URI, read back from its copy.
+    /// The URI.
     #[must_use]
-    pub fn uri(&mut self) -> Uri {
-        self.text.uri()
+    pub const fn uri(&self) -> &Uri {
+        &self.uri
     }
 
-    /// Sends all later attempts to this URI.
-    pub fn set_uri(&mut self, uri: &Uri) {
-        self.text = FlatText::copy(uri, &self.text.headers());
+    /// The URI, to change it for all later attempts.
+    pub const fn uri_mut(&mut self) -> &mut Uri {
+        &mut self.uri
     }
 
     /// The headers, read back from their copy.
     #[must_use]
     pub fn headers(&mut self) -> HeaderMap {
-        self.text.headers()
+        self.headers.read()
     }
 
     /// Sends these headers with all later attempts.
     pub fn set_headers(&mut self, headers: &HeaderMap) {
-        self.text = FlatText::copy(&self.text.uri(), headers);
+        self.headers = FlatHeaders::copy(headers);
     }
 
     /// The extensions.
@@ -152,30 +151,19 @@ impl<K> fmt::Debug for FlatRequest<K> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("FlatRequest")
             .field("method", &self.method)
-            .field("path", &self.text.path())
+            .field("path", &self.uri.path())
             .field("version", &self.version)
-            .field("headers", &self.text.names)
+            .field("headers", &self.headers.names)
             .finish_non_exhaustive()
     }
 }
 
-// Scheme, authority and path with query as they are, then the headers one after the other: a word with the lengths, the name, the
-// value. A name of no length is that of the header before.
+// Headers one after the other: a word with the lengths, the name, the value. A name of no length is that of the header before.
 #[derive(Clone)]
-struct FlatText {
+struct FlatHeaders {
+    // How many names there are, for the size of the map.
+    names: usize,
     bytes: Flat,
-    uri: UriLengths,
-    // How many names there are, for the size of the map, which takes 32768 at most.
-    names: u16,
-}
-
-// Of a URI, kept as text: half as large as the URI itself, and no bytes of it become shared.
-#[derive(Clone, Copy)]
-struct UriLengths {
-    // An empty one is not the same as none. 64 bytes at most.
-    scheme: Option<u8>,
-    authority: u32,
-    path: u32,
 }
 
 // Shared from the second attempt on.
@@ -185,31 +173,18 @@ enum Flat {
     Shared(Bytes),
 }
 
-impl FlatText {
+impl FlatHeaders {
     #[inline]
-    fn copy(uri: &Uri, headers: &HeaderMap) -> Self {
-        let scheme = uri.scheme_str();
-        let authority = uri.authority().map_or("", Authority::as_str);
-        // One without any part at all says "/" there.
-        let path = if uri.path().is_empty() { "" } else { uri.path_and_query().map_or("", PathAndQuery::as_str) };
-        let lengths = UriLengths {
-            scheme: scheme.map(|scheme| scheme.len() as u8),
-            authority: authority.len() as u32,
-            path: path.len() as u32,
-        };
-        let scheme = scheme.unwrap_or_default();
+    fn copy(headers: &HeaderMap) -> Self {
         // Room for names of 24 bytes, which few exceed on average.
         let values: usize = headers.values().map(HeaderValue::len).sum();
-        let mut bytes = Vec::with_capacity(scheme.len() + authority.len() + path.len() + headers.len() * 32 + values);
-        bytes.extend_from_slice(scheme.as_bytes());
-        bytes.extend_from_slice(authority.as_bytes());
-        bytes.extend_from_slice(path.as_bytes());
+        let mut bytes = Vec::with_capacity(headers.len() * 32 + values);
         for (name, value) in each(headers) {
             bytes.extend_from_slice(&Lengths::of(name, value).0.to_le_bytes());
             bytes.extend_from_slice(name.as_bytes());
             bytes.extend_from_slice(value.as_bytes());
         }
-        Self { bytes: Flat::Copied(bytes), uri: lengths, names: headers.keys_len() as u16 }
+        Self { names: headers.keys_len(), bytes: Flat::Copied(bytes) }
     }
 
     fn share(&mut self) -> &Bytes {
@@ -222,34 +197,9 @@ impl FlatText {
         }
     }
 
-    fn uri(&mut self) -> Uri {
-        const VALID: &str = "it was that of a URI";
-        let [scheme, authority, path] = self.uri.ranges();
-        let is_there = self.uri.scheme.is_some();
-        let bytes = self.share();
-        let mut parts = uri::Parts::default();
-        parts.scheme = is_there.then(|| Scheme::try_from(&bytes[scheme]).expect(VALID));
-        let part = |range: Range<usize>| (!range.is_empty()).then(|| bytes.slice(range));
-        parts.authority = part(authority).map(|authority| Authority::from_maybe_shared(authority).expect(VALID));
-        parts.path_and_query = part(path).map(|path| PathAndQuery::from_maybe_shared(path).expect(VALID));
-        Uri::from_parts(parts).expect("they were together before")
-    }
-
-    // Without the query.
-    fn path(&self) -> &str {
-        let [.., path] = self.uri.ranges();
-        let path = match &self.bytes {
-            Flat::Copied(bytes) => &bytes[path],
-            Flat::Shared(bytes) => &bytes[path],
-        };
-        let path = std::str::from_utf8(path).unwrap_or_default();
-        path.split_once('?').map_or(path, |(path, _)| path)
-    }
-
-    fn headers(&mut self) -> HeaderMap {
-        let mut headers = HeaderMap::with_capacity(self.names.into());
-        let [.., Range { end: at, .. }] = self.uri.ranges();
-        let mut rest = Rest { bytes: self.share(), at };
+    fn read(&mut self) -> HeaderMap {
+        let mut headers = HeaderMap::with_capacity(self.names);
+        let mut rest = Rest { bytes: self.share(), at: 0 };
         let mut header = rest.next();
         while let Some((name, value)) = header {
             let name = HeaderName::from_lowercase(name).expect("it was the name of a header");
@@ -268,14 +218,6 @@ impl FlatText {
             };
         }
         headers
-    }
-}
-
-impl UriLengths {
-    fn ranges(self) -> [Range<usize>; 3] {
-        let scheme = self.scheme.unwrap_or_default().into();
-        let authority = scheme + self.authority as usize;
-        [0..scheme, scheme..authority, authority..authority + self.path as usize]
     }
 }
 
