@@ -174,24 +174,31 @@ where
     S: Service<Req>,
     M: Mode<S::Response, S::Error>,
 {
-    // `call` makes the first attempt and, if asked to, hands over the service for the later ones.
+    // `call` makes the first attempt, and `spare` the service for the later ones, if there is to be one.
     #[inline]
-    pub(super) fn start(policy: &P, request: Req, call: impl FnOnce(Req, bool) -> (S::Future, Option<S>)) -> Self
+    pub(super) fn start<I>(
+        policy: &P,
+        request: Req,
+        mut inner: I,
+        call: impl FnOnce(&mut I, Req) -> S::Future,
+        spare: impl FnOnce(I) -> S,
+    ) -> Self
     where
         P: Clone,
     {
         let mut policy = policy.begin(&request);
-        let (mut request, kept) = if policy.may_retry(1) { policy.keep().first(request) } else { (request, None) };
-        policy.before_attempt(&FIRST.with_time_left(policy.timeout()), &mut request);
-        let (attempt, service) = call(request, kept.is_some());
+        // Not taken apart: a request is large, and moved as often as it gets a name.
+        let mut first = if policy.may_retry(1) { policy.keep().first(request) } else { (request, None) };
+        policy.before_attempt(&FIRST.with_time_left(policy.timeout()), &mut first.0);
+        let attempt = call(&mut inner, first.0);
         Self {
+            policy,
+            spare: match first.1 {
+                Some(kept) => Some(Spare { kept, service: spare(inner) }),
+                None => None,
+            },
             state: State::Calling { attempt },
             limit: M::Limit::default(),
-            spare: match (kept, service) {
-                (Some(kept), Some(service)) => Some(Spare { kept, service }),
-                _ => None,
-            },
-            policy,
             progress: Progress::First,
             story: M::Story::default(),
             request: PhantomData,

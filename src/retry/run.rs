@@ -36,11 +36,14 @@ where
     F: FnMut(Attempt) -> Fut,
     Fut: Future<Output = Result<T, E>>,
 {
-    let mut service = Attempts(f);
-    ResponseFuture::<_, _, _, Plain>::start(&Numbered(policy), Attempt::new(1), |attempt, keep| {
-        let attempt = service.call(attempt);
-        (attempt, keep.then_some(service))
-    })
+    let start = ResponseFuture::<_, _, _, Plain>::start;
+    start(
+        &Numbered(policy),
+        Attempt::new(1),
+        Attempts(f),
+        |service: &mut Attempts<F>, attempt| service.call(attempt),
+        |service| service,
+    )
     .await
 }
 

@@ -84,10 +84,12 @@ where
     #[inline]
     fn call(&mut self, request: Req) -> Self::Future {
         // The instance that was polled ready is the one that is called; the clone readies itself if it is needed.
-        let inner = &mut self.inner;
-        ResponseFuture::start(&self.policy, request, |request, keep| {
-            let attempt = inner.call(request);
-            (attempt, keep.then(|| inner.clone()))
-        })
+        ResponseFuture::start(
+            &self.policy,
+            request,
+            &mut self.inner,
+            |inner, request| inner.call(request),
+            |inner| inner.clone(),
+        )
     }
 }
