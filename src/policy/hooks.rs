@@ -198,11 +198,13 @@ where
     A: Hooks<Req, Kept, Res, E>,
     B: Hooks<Req, Kept, Res, E>,
 {
+    #[inline]
     fn options(&self, request: &Req, options: &mut CallOptions) {
         self.0.options(request, options);
         self.1.options(request, options);
     }
 
+    #[inline]
     fn before_attempt(&self, attempt: &Attempt, request: &mut Req) {
         self.0.before_attempt(attempt, request);
         self.1.before_attempt(attempt, request);

@@ -496,19 +496,19 @@ where
 
     #[inline]
     fn begin(&self, request: &Req) -> Self {
+        let mut options = self.options;
+        self.hooks.options(request, &mut options);
         // Not a clone: what all calls share is only read.
-        let mut call = Self {
+        Self {
             stop: self.stop.clone(),
             wait: self.wait.clone(),
             classify: self.classify.clone(),
             hooks: self.hooks.clone(),
             keep: self.keep.clone(),
             max_server_delay: self.max_server_delay,
-            options: self.options,
+            options,
             budget: self.budget.begin(request),
-        };
-        call.hooks.options(request, &mut call.options);
-        call
+        }
     }
 
     fn poll_drain(&mut self, response: &mut Res, cx: &mut Context<'_>) -> Poll<()> {
