@@ -234,7 +234,12 @@ async fn tunnels_and_upgrades_are_sent_once_and_nothing_is_kept_of_them() {
             .per_request(|_: &Request<_>| CallOptions::new().idempotent(true).max_attempts(9).enabled(true))
     };
     for act in [Refuse, Reset, Status(503)] {
-        for request in [upgrade(), request(Method::CONNECT)] {
+        let mut post = upgrade();
+        *post.method_mut() = Method::POST;
+        let mut keyed = request(Method::POST);
+        keyed.headers_mut().insert("idempotency-key", HeaderValue::from_static("7"));
+        keyed.headers_mut().extend(upgrade().headers().clone());
+        for request in [upgrade(), post, keyed, request(Method::CONNECT)] {
             assert_eq!(outcome_by(insistent(), &Server::new([act]), request).await.0, 1, "{act:?}");
         }
     }

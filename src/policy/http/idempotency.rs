@@ -66,14 +66,21 @@ pub struct Idempotency;
 impl<B, Kept, Res, E> Hooks<Request<B>, Kept, Res, E> for Idempotency {
     #[inline]
     fn options(&self, request: &Request<B>, options: &mut CallOptions) {
-        if is_tunnel(request.method(), request.headers()) {
+        let (method, headers) = (request.method(), request.headers());
+        let said = request.extensions().get().map(|Idempotent(idempotent)| *idempotent);
+        let idempotent = said.unwrap_or_else(|| is_idempotent(method));
+        // The keys of a request matter where nothing else makes it idempotent; they are looked for together with what
+        // makes it a tunnel.
+        let found = if idempotent || said.is_some() {
+            Found { upgrade: headers.contains_key(UPGRADE), key: false }
+        } else {
+            Found::among(headers)
+        };
+        if found.upgrade || *method == Method::CONNECT {
+            // The connection is to become something else.
             options.limit_to_once();
         }
-        let idempotent = match request.extensions().get() {
-            Some(Idempotent(idempotent)) => *idempotent,
-            None => is_idempotent(request.method()) || has_key(request.headers()),
-        };
-        if !idempotent {
+        if !(idempotent || found.key && has_key(headers)) {
             *options = options.idempotent(false);
         }
     }
@@ -97,8 +104,23 @@ fn has_key(headers: &HeaderMap) -> bool {
     [&IDEMPOTENCY_KEY, &X_IDEMPOTENCY_KEY].into_iter().any(|name| headers.get(name).is_some_and(|key| !key.is_empty()))
 }
 
-// Whether the connection is to become something else.
-#[inline]
-fn is_tunnel(method: &Method, headers: &HeaderMap) -> bool {
-    *method == Method::CONNECT || headers.contains_key(UPGRADE)
+/// What one look at all names finds.
+#[derive(Default)]
+struct Found {
+    upgrade: bool,
+    key: bool,
+}
+
+impl Found {
+    fn among(headers: &HeaderMap) -> Self {
+        let mut found = Self::default();
+        for name in headers.keys() {
+            match name.as_str() {
+                "upgrade" => found.upgrade = true,
+                "idempotency-key" | "x-idempotency-key" => found.key = true,
+                _ => {}
+            }
+        }
+        found
+    }
 }
