@@ -14,7 +14,6 @@ use tower::retry::{
     backoff::{Backoff, ExponentialBackoff, ExponentialBackoffMaker, MakeBackoff},
     budget::{Budget as _, TpsBudget},
 };
-use tower::{BoxError, util::MapErr};
 use tower_layer::Layer;
 use tower_resilience_retry::{ExponentialRandomBackoff, RetryLayer as ResilienceLayer};
 use tower_service::Service;
@@ -22,8 +21,9 @@ use tower_tenacity::{
     Attempt, Decision, Keep, Policy, Retry, RetryLayer, RetryPolicy,
     circuit_breaker::{self, BreakerPolicy, CircuitBreakerLayer},
     classify,
-    cooldown::{self, CooldownLayer},
+    cooldown::CooldownLayer,
     policy::budget::{Budget, KeyedBudget},
+    telemetry::{BreakerMetrics, CooldownMetrics, Metrics},
     wait,
 };
 

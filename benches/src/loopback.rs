@@ -1,6 +1,7 @@
-//! A client of hyper-util's and a server in another process, over a socket.
+//! A client of hyper-util's or reqwest's and a server in another process, over a socket.
 
 use std::{
+    fmt::Debug,
     future::Future,
     hint::black_box,
     io::{BufRead, BufReader, Read, Write},
@@ -11,20 +12,31 @@ use std::{
 
 use bytes::Bytes;
 use http::{Request, Response};
-use http_body_util::{BodyExt, Full};
+use http_body::Body;
+use http_body_util::BodyExt;
 use hyper_util::{
     client::legacy::{Client, Error, connect::HttpConnector},
     rt::TokioExecutor,
 };
+use reqwest_retry::{RetryTransientMiddleware, policies::ExponentialBackoff};
 use tokio::runtime::{Builder, Runtime};
+use tower::service_fn;
 use tower_service::Service;
-use tower_tenacity::gemini::{self, Gemini, GenerateContent};
+use tower_tenacity::{
+    Retry, RetryPolicy,
+    gemini::{self, Gemini, GenerateContent},
+    policy::budget::Budget,
+    wait,
+};
 
 use crate::http::{HttpRequest, VisitGemini, VisitHttp, answer, question, visit, visit_gemini};
 
-/// In the order of the report; the last two ask as a Gemini client does.
-pub const CONTENDERS: [&str; 8] =
-    ["bare", "flat", "ours", "cloned", "tower-min", "tower-tps", "gemini-bare", "gemini-ours"];
+/// In the order of the report, each bare before those that are compared with it.
+pub const PLAIN: [&str; 6] = crate::http::CONTENDERS;
+/// These ask as a Gemini client does.
+pub const GEMINI: [&str; 2] = ["gemini-bare", "gemini-ours"];
+/// These send with reqwest, the last with reqwest-middleware and reqwest-retry around it.
+pub const REQWEST: [&str; 3] = ["reqwest-bare", "reqwest-ours", "reqwest-retry"];
 
 /// Says its port on standard output, and answers until the process is ended.
 pub fn serve() {
@@ -73,14 +85,70 @@ impl Load {
         let mut connector = HttpConnector::new();
         connector.set_nodelay(true);
         let builder = Client::builder(TokioExecutor::new());
-        match contender.strip_prefix("gemini-") {
-            Some(name) => {
+        match contender.split_once('-') {
+            Some(("reqwest", name)) => self.reqwest(name),
+            Some(("gemini", name)) => {
                 let gemini = Gemini::with_transport(builder.build(connector), "my-key")
                     .and_then(|client| client.base_url(format!("http://{}", self.server)));
                 visit_gemini(name, gemini.expect("a client"), self)
             }
-            None => visit(contender, builder.build(connector), Duration::from_millis(10), self),
+            _ => visit(contender, builder.build(connector), Duration::from_millis(10), self),
         }
+    }
+
+    // All begin with a request of the `http` crate, and turn it into one of reqwest's once.
+    fn reqwest(self, contender: &str) -> f64 {
+        let base = Duration::from_millis(10);
+        // Of its own retries there are none, and what answers is no proxy.
+        let client = reqwest::Client::builder().retry(reqwest::retry::never()).no_proxy().build().expect("a client");
+        let inner = {
+            let client = client.clone();
+            service_fn(move |request: Request<Bytes>| {
+                let client = client.clone();
+                async move { client.execute(request.try_into()?).await.map(Response::<reqwest::Body>::from) }
+            })
+        };
+        match contender {
+            "bare" => self.post_all(inner),
+            "ours" => {
+                let wait = wait::floored_jitter().transient(base);
+                let budget = Budget::standard().reserve(1_000_000);
+                self.post_all(Retry::new(RetryPolicy::http().wait(wait).budget(budget), inner))
+            }
+            "retry" => {
+                let backoff = ExponentialBackoff::builder().retry_bounds(base, Duration::from_secs(20));
+                let retry = RetryTransientMiddleware::new_with_policy(backoff.build_with_max_retries(2));
+                let client = reqwest_middleware::ClientBuilder::new(client).with(retry).build();
+                self.post_all(service_fn(move |request: Request<Bytes>| {
+                    let client = client.clone();
+                    async move {
+                        let request = request.try_into().map_err(reqwest_middleware::Error::Reqwest)?;
+                        client.execute(request).await.map(Response::<reqwest::Body>::from)
+                    }
+                }))
+            }
+            _ => panic!("no contender is called reqwest-{contender}"),
+        }
+    }
+
+    // What `B` is made of is the caller's: `Full` for hyper, plain bytes for reqwest.
+    fn post_all<S, B, R, E>(self, service: S) -> f64
+    where
+        S: Service<Request<B>, Response = Response<R>, Error = E, Future: Send> + Clone + Send + 'static,
+        B: From<Bytes> + Send + 'static,
+        R: Body<Data: Send, Error: Debug> + Send + 'static,
+        E: Debug,
+    {
+        self.time(|calls| {
+            let mut service = service.clone();
+            async move {
+                for _ in 0..calls {
+                    let request = black_box(post(self.server, Bytes::from(vec![b'x'; 2048]).into()));
+                    let response = service.call(request).await.expect("an answer");
+                    black_box(response.collect().await.expect("a body").to_bytes());
+                }
+            }
+        })
     }
 
     fn runtime(self) -> Runtime {
@@ -104,13 +172,13 @@ impl Load {
     }
 }
 
-fn post(server: SocketAddr, body: Bytes) -> HttpRequest {
+fn post<B>(server: SocketAddr, body: B) -> Request<B> {
     Request::post(format!("http://{server}/v1beta/models/gemini-2.5-flash:generateContent"))
         .header("content-type", "application/json")
         .header("accept", "application/json")
         .header("user-agent", "tower-tenacity-benches/0.0")
         .header("x-goog-api-key", "AIzaSyA-0123456789abcdefghijklmnopqrstu")
-        .body(Full::new(body))
+        .body(body)
         .expect("a request")
 }
 
@@ -124,16 +192,7 @@ impl VisitHttp<hyper::body::Incoming, Error> for Load {
             + Send
             + 'static,
     {
-        self.time(|calls| {
-            let mut service = service.clone();
-            async move {
-                for _ in 0..calls {
-                    let request = black_box(post(self.server, Bytes::from(vec![b'x'; 2048])));
-                    let response = service.call(request).await.expect("an answer");
-                    black_box(response.collect().await.expect("a body").to_bytes());
-                }
-            }
-        })
+        self.post_all(service)
     }
 }
 

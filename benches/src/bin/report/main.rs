@@ -17,7 +17,7 @@ use tokio::time::Sleep;
 use tower_tenacity::{Retry, RetryPolicy, wait};
 use tower_tenacity_benches::{
     Answer, Behaviour, CONTENDERS, Contender, Visit, bodies,
-    contenders::PROTECTED,
+    contenders::{PROTECTED, SEEN},
     drive,
     heap::{self, Counting},
     http, loopback, visit,
@@ -252,6 +252,9 @@ fn bodies(callgrind: &Callgrind) {
 }
 
 fn protected(callgrind: &Callgrind) {
+    head("With metrics that nobody records", &SEEN);
+    row("answered at once", "instr over bare", "the same", instructions(&callgrind.over("happy", SEEN, 20_000)));
+    row("", "allocs (bytes)", "0", allocated(SEEN, QUIET, TEN));
     head("Retries with what protects a service from them, all quiet", &PROTECTED);
     for (scenario, name) in [("happy", "one call, answered at once"), ("pending-once", "pending once")] {
         let costs = callgrind.over(scenario, PROTECTED, 20_000);
@@ -289,23 +292,38 @@ impl Drop for Serving {
 }
 
 fn loopback(callgrind: &Callgrind) {
-    const ALL: [&str; 8] = loopback::CONTENDERS;
     let (_serving, server) = Serving::start(callgrind);
-    eprintln!("callgrind: loopback");
-    let costs = ALL.map(|name| callgrind.cost(&format!("loopback@{server}"), name, 200).instructions);
-    // Each over its own bare.
-    let bare = array::from_fn::<_, 8, _>(|i| if ALL[i].starts_with("gemini") { costs[6] } else { costs[0] });
-    let is_bare = |i: usize| ALL[i].ends_with("bare");
-    head("2 KiB to a server on this machine, and 1 KB back", &ALL);
-    let over = array::from_fn::<_, 8, _>(|i| whole(if is_bare(i) { costs[i] } else { costs[i] - bare[i] }));
-    row("client's process", "instr over bare", "", over);
-    let percent = |i: usize| format!("{:.1}", (costs[i] / bare[i] - 1.0) * 100.0);
-    row("", "%", "<= 4, gemini <= 1", array::from_fn::<_, 8, _>(percent));
+    against_bare(
+        callgrind,
+        server,
+        "hyper-util, 2 KiB to a server on this machine, and 1 KB back",
+        "<= 4",
+        loopback::PLAIN,
+    );
+    against_bare(callgrind, server, "The same as a question to Gemini", "<= 1", loopback::GEMINI);
+    against_bare(callgrind, server, "The same with reqwest", "", loopback::REQWEST);
+}
+
+// The first of the contenders is bare.
+fn against_bare<const N: usize>(
+    callgrind: &Callgrind,
+    server: SocketAddr,
+    title: &str,
+    target: &str,
+    contenders: [&str; N],
+) {
+    head(title, &contenders);
+    let costs = callgrind.over(&format!("loopback@{server}"), contenders, 1000);
+    row("client's process", "instr over bare", "", instructions(&costs));
+    let percent = |i: usize| if i == 0 { 0.0 } else { costs[i].instructions / costs[0].instructions * 100.0 };
+    row("", "%", target, array::from_fn::<_, N, _>(|i| format!("{:.1}", percent(i))));
+    let allocated = contenders.map(|name| {
+        allocations(|calls| {
+            loopback::Load { server, tasks: 1, calls }.run(name);
+        })
+    });
+    row("", "allocs over bare (bytes)", "", over_bare(allocated));
     eprintln!("throughput: loopback");
-    let load = |tasks| loopback::Load { server, tasks, calls: 100 };
-    let seconds = |name: &str| load(64).run(name);
-    let plain: [&str; 6] = array::from_fn(|i| ALL[i]);
-    let gemini = [ALL[6], ALL[7]];
-    let cells = [&ratios(plain, 5, seconds)[..], &ratios(gemini, 5, seconds)[..]].concat();
-    row("requests per second, 64 tasks", "ratio to bare", "", cells);
+    let load = loopback::Load { server, tasks: 64, calls: 200 };
+    row("requests per second, 64 tasks", "ratio to bare", "", ratios(contenders, 9, |name| load.run(name)));
 }
