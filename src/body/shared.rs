@@ -102,7 +102,7 @@ pub(super) enum Begun {
 impl<B> Shared<B> {
     /// For attempt 0 and one who keeps what it reads.
     pub(super) fn new(cap: u64, body: B) -> Self {
-        let part = Part { frames: Frames::default(), body, waiting: None };
+        let part = Part { frames: Frames::new(cap), body, waiting: None };
         Self { slot: Mutex::new(Slot::Part(part)), word: AtomicU64::new(READING + 2 * HANDLE), cap }
     }
 
@@ -131,6 +131,12 @@ impl<B> Shared<B> {
             Err(TryLockError::WouldBlock) => None,
             Err(TryLockError::Poisoned(slot)) => Some(self.fail(slot.into_inner())),
         }
+    }
+
+    /// The slot, if nothing at all is in the way.
+    #[inline]
+    pub(super) fn lock_at_once(&self) -> Option<MutexGuard<'_, Slot<B>>> {
+        self.slot.try_lock().ok()
     }
 
     // A body that panics may have lost a frame.
@@ -213,14 +219,14 @@ impl<B> Shared<B> {
     #[cold]
     pub(super) fn finish(&self, number: u32, mut slot: MutexGuard<'_, Slot<B>>, trailers: Option<&HeaderMap>) {
         let word = self.end(number, WHOLE);
-        let Slot::Part(mut part) = mem::replace(&mut *slot, Slot::Gone) else { return };
+        let Slot::Part(Part { mut frames, body, waiting }) = mem::replace(&mut *slot, Slot::Gone) else { return };
         if !word.is_nobody() {
-            part.frames.settle();
-            *slot = Slot::Whole(Whole { frames: mem::take(&mut part.frames), trailers: trailers.cloned() });
+            frames.settle();
+            *slot = Slot::Whole(Whole { frames, trailers: trailers.cloned() });
         }
         // The lock is gone before the body is dropped.
         drop(slot);
-        drop(part);
+        drop((body, waiting));
     }
 
     /// The body is not to be sent again. It is handed back, to be streamed on.
