@@ -383,7 +383,7 @@ impl<B> ReplayBody<B> {
                 self.state = State::Passing { body: part.body, cap: Some(shared.cap) };
                 return Ok(());
             }
-            Found::Whole if shared.stay(reader.number) => {
+            Found::Whole => {
                 self.state = State::replaying(shared, reader.start);
                 return Ok(());
             }

@@ -57,7 +57,8 @@ pub(super) struct Whole {
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) struct Word(u64);
 
-// The newest attempt may read on, and is one of those who are counted.
+// The newest attempt may read on, and is one of those who are counted. It says nothing of a body that was read to its end, which
+// nobody takes over.
 const READING: u64 = 1;
 const WHOLE: u64 = 1 << 1;
 const TOO_LONG: u64 = 1 << 2;
@@ -203,11 +204,6 @@ impl<B> Shared<B> {
         if word.is_nobody() {
             self.clear();
         }
-    }
-
-    /// The attempt, unless it was taken over, stays among those who send a body that was read to its end in the meantime.
-    pub(super) fn stay(&self, number: u32) -> bool {
-        self.change(|word| if word.is_read_by(number) { word.0 - READING } else { word.0 }).number() == number
     }
 
     // The attempt, which has the lock, was the last one to read.
