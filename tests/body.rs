@@ -502,8 +502,11 @@ fn a_body_that_meddles_with_its_attempts_locks_nobody_out() {
                 drop(body);
                 // Whatever was made meanwhile sends it all, if it is the newest.
                 let (mut others, kept) = std::mem::take(&mut *attempts.borrow_mut());
-                if let (Some(error), Some(newest)) = (error, others.pop()) {
+                if let Some(error) = error {
                     assert_eq!(error.to_string(), "a later attempt has taken over the body", "{what}");
+                }
+                if others.len() > older {
+                    let newest = others.pop().unwrap();
                     drop(others);
                     assert_eq!(text(&read(newest).unwrap().0), "aabbcc", "{what}");
                 }
@@ -659,7 +662,7 @@ fn an_empty_body_costs_nothing_and_a_small_one_next_to_nothing() {
 }
 
 #[test]
-fn a_mebibyte_in_frames_of_16_kib_takes_six_allocations() {
+fn a_mebibyte_in_frames_of_16_kib_takes_two_allocations() {
     // Cut from a buffer, as hyper does it. (A `Bytes` made of a `Vec` allocates 24 bytes the first time it is shared.)
     let mut buffer = BytesMut::zeroed(1024 * 1024);
     let steps = (0..64).map(|_| Step::Data(buffer.split_to(16 * 1024).freeze()));
@@ -671,8 +674,8 @@ fn a_mebibyte_in_frames_of_16_kib_takes_six_allocations() {
         rest = Some(kept);
     });
     println!("recording: {} allocations, {} bytes", measured.count_total, measured.bytes_total);
-    assert!(measured.count_total <= 6, "{measured:?}");
-    assert!(measured.bytes_total < 6 * 1024, "{measured:?}");
+    assert!(measured.count_total <= 2, "{measured:?}");
+    assert!(measured.bytes_total < 3 * 1024, "{measured:?}");
     let measured = measure(|| {
         let (body, _) = Replay::again(rest.take().unwrap(), true);
         let mut body = body;

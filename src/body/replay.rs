@@ -2,7 +2,7 @@ use std::{
     error::Error,
     fmt, mem,
     pin::Pin,
-    sync::Arc,
+    sync::{Arc, MutexGuard},
     task::{Context, Poll, Waker, ready},
 };
 
@@ -12,7 +12,7 @@ use http_body::{Body, Frame, SizeHint};
 use super::{
     NotRepeatable, RepeatBody,
     frames::Frames,
-    shared::{Begun, Part, Shared, Slot, Whole, Word},
+    shared::{Begun, Part, Shared, Slot, Word},
 };
 
 type BoxError = Box<dyn Error + Send + Sync>;
@@ -76,9 +76,12 @@ struct Recording<B> {
 
 struct Reader {
     number: u32,
-    // The word this attempt has seen, `NONE` at first. As long as it stays the same, nothing is new but what it reads itself.
+    // The word as it was when this attempt looked and had nothing more to repeat, `NONE` before that. As long as it stays the
+    // same, nothing is new but what it reads itself.
     known: Word,
-    at: Position,
+    // What there is to repeat; `None` until it looks for the first time.
+    at: Option<Position>,
+    start: usize,
 }
 
 #[derive(Clone, Copy)]
@@ -117,11 +120,16 @@ impl<B> ReplayBody<B> {
 }
 
 impl<B> State<B> {
+    // From here on nothing is kept.
+    fn passing(part: Part<B>) -> Self {
+        Self::Passing { body: part.body, cap: None }
+    }
+
     // For an attempt that is counted among those who may send the body.
     fn replaying(shared: Arc<Shared<B>>, start: usize) -> Self {
         let at = match &*shared.lock_whole() {
-            Slot::Whole(whole) if whole.has_more(start) => Some(Position::new(&whole.frames, start)),
-            _ => None,
+            Slot::Whole(whole) => whole.has_more(start).then(|| Position::new(&whole.frames, start)),
+            _ => unreachable!("it stays whole while somebody may send it"),
         };
         if let Some(at) = at {
             return Self::Replaying { shared, at };
@@ -133,11 +141,13 @@ impl<B> State<B> {
 
 // What an attempt finds when it looks again.
 enum Found<B> {
-    // The body is there, to be read on.
-    Body,
-    // So it is, and the attempt before waits for it.
+    // Nothing that was read before, so that the body is to be read on.
+    Nothing,
+    // The attempt before, which waits for the body.
     Waiting(Waker),
-    // There is nobody left who could send it again.
+    // A frame that was read before.
+    Frame(Bytes),
+    // Nobody who could send the body again.
     Alone(Part<B>),
     Whole,
     Refused(NotRepeatable),
@@ -145,7 +155,15 @@ enum Found<B> {
 }
 
 impl Reader {
-    #[cold]
+    fn new(number: u32, start: usize) -> Self {
+        Self { number, known: Word::NONE, at: None, start }
+    }
+
+    // It has all to itself, and nothing was read before.
+    fn first<B>(shared: &Shared<B>) -> Self {
+        Self { known: shared.word(), at: Some(Position { next: 0, left: 0 }), ..Self::new(0, 0) }
+    }
+
     fn look<B>(&mut self, shared: &Shared<B>, slot: &mut Slot<B>) -> Found<B> {
         let word = shared.word();
         if word.number() != self.number {
@@ -157,70 +175,61 @@ impl Reader {
             Slot::Refused(reason) => return Found::Refused(*reason),
             Slot::Gone => return Found::TakenOver,
         };
-        let mut waiting = None;
-        if self.known == Word::NONE {
-            waiting = part.waiting.take();
+        let Some(at) = &mut self.at else {
             part.frames.settle();
-            self.at = Position::new(&part.frames, self.at.next);
+            self.at = Some(Position::new(&part.frames, self.start));
+            return part.waiting.take().map_or_else(|| self.look(shared, slot), Found::Waiting);
+        };
+        if at.left > 0 {
+            // Whoever is alone need not keep it.
+            let data = if word.is_alone() { part.frames.take(at.next) } else { part.frames.get(at.next).cloned() };
+            let data = data.unwrap_or_default();
+            at.pass(&data);
+            return Found::Frame(data);
         }
-        self.known = word;
-        if word.is_alone() && self.at.next == part.frames.count() {
+        if word.is_alone() {
             if let Slot::Part(part) = mem::replace(slot, Slot::Gone) {
                 return Found::Alone(part);
             }
         }
-        waiting.map_or(Found::Body, Found::Waiting)
-    }
-
-    // A frame that was read before. Whoever is alone need not keep it.
-    fn replay(&mut self, frames: &mut Frames) -> Bytes {
-        let alone = self.known.is_alone();
-        let data = if alone { frames.take(self.at.next) } else { frames.get(self.at.next).cloned() };
-        let data = data.unwrap_or_default();
-        self.at.pass(&data);
-        if alone && self.at.next == frames.count() {
-            // From here on the body is for nobody else.
-            self.known = Word::NONE;
-        }
-        data
+        self.known = word;
+        Found::Nothing
     }
 }
 
 impl<B> Recording<B> {
     // Where a retry inside of this attempt begins; `None` if it does not, because a later attempt has taken over, or is about to.
-    fn start(&mut self) -> Option<usize> {
-        let Reader { number, known, at } = &mut self.reader;
-        if *known != Word::NONE {
-            // Only an attempt on another thread that finds itself taken over can be busy with it now.
-            let mut slot = self.shared.try_lock()?;
-            match &mut *slot {
-                Slot::Part(part) if self.shared.word().number() == *number => {
-                    part.frames.settle();
-                    if at.left == 0 {
-                        at.next = part.frames.count();
-                    }
-                }
-                _ => return None,
+    fn start(&self) -> Option<usize> {
+        let Reader { number, at, start, .. } = &self.reader;
+        let Some(at) = at else { return (self.shared.word().number() == *number).then_some(*start) };
+        // Only an attempt on another thread that finds itself taken over can be busy with it now.
+        let mut slot = self.shared.try_lock()?;
+        match &mut *slot {
+            Slot::Part(part) if self.shared.word().number() == *number => {
+                part.frames.settle();
+                Some(if at.left == 0 { part.frames.count() } else { at.next })
             }
+            _ => None,
         }
-        (self.shared.word().number() == *number).then_some(at.next)
     }
 
     fn size_hint(&self) -> SizeHint
     where
         B: Body,
     {
-        let Reader { number, known, at } = &self.reader;
+        let Reader { number, at, start, .. } = &self.reader;
         // What is true while somebody is busy with it need not be true for long.
         let Some(mut slot) = self.shared.try_lock() else { return SizeHint::default() };
         match &mut *slot {
             _ if self.shared.word().number() != *number => SizeHint::default(),
-            Slot::Part(part) if *known == Word::NONE => {
-                part.frames.settle();
-                plus(part.body.size_hint(), part.frames.len_from(at.next))
+            Slot::Part(part) => {
+                let left = at.as_ref().map(|at| at.left).unwrap_or_else(|| {
+                    part.frames.settle();
+                    part.frames.len_from(*start)
+                });
+                plus(part.body.size_hint(), left)
             }
-            Slot::Part(part) => plus(part.body.size_hint(), at.left),
-            Slot::Whole(whole) => SizeHint::with_exact(whole.frames.len_from(at.next)),
+            Slot::Whole(whole) => SizeHint::with_exact(whole.frames.len_from(*start)),
             Slot::Refused(_) | Slot::Gone => SizeHint::default(),
         }
     }
@@ -237,100 +246,7 @@ where
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
-        let this = &mut *self;
-        loop {
-            match &mut this.state {
-                State::Passing { body, .. } => {
-                    return Poll::Ready(match ready!(Pin::new(body).poll_frame(cx)) {
-                        Some(Ok(frame)) => Some(Ok(frame.map_data(into_bytes))),
-                        other => {
-                            this.state = State::Ended;
-                            other.and_then(Result::err).map(|error| Err(error.into()))
-                        }
-                    });
-                }
-                State::Recording(Recording { shared, reader }) => {
-                    let Some(mut slot) = shared.try_lock() else {
-                        // Busy for as long as one poll takes, which is no time to sleep for.
-                        cx.waker().wake_by_ref();
-                        return Poll::Pending;
-                    };
-                    if shared.word() != reader.known {
-                        let found = reader.look(shared, &mut slot);
-                        drop(slot);
-                        if let Some(error) = this.turn(found) {
-                            return Poll::Ready(Some(Err(error)));
-                        }
-                        continue;
-                    }
-                    let Slot::Part(part) = &mut *slot else { unreachable!("the word would be another") };
-                    if reader.at.next < part.frames.count() {
-                        return Poll::Ready(Some(Ok(Frame::data(reader.replay(&mut part.frames)))));
-                    }
-                    let frame = match Pin::new(&mut part.body).poll_frame(cx) {
-                        Poll::Ready(Some(Ok(frame))) => frame,
-                        Poll::Ready(None) => {
-                            shared.finish(reader.number, slot, None);
-                            this.state = State::Ended;
-                            return Poll::Ready(None);
-                        }
-                        Poll::Ready(Some(Err(error))) => {
-                            drop(shared.refuse(reader.number, slot, NotRepeatable::Failed));
-                            this.state = State::Ended;
-                            return Poll::Ready(Some(Err(error.into())));
-                        }
-                        Poll::Pending => {
-                            part.wait(cx);
-                            return Poll::Pending;
-                        }
-                    };
-                    let data = match frame.into_data() {
-                        Ok(data) => into_bytes(data),
-                        Err(frame) => {
-                            let frame = frame.map_data(into_bytes);
-                            if let Some(trailers) = frame.trailers_ref() {
-                                shared.finish(reader.number, slot, Some(trailers));
-                                this.state = State::Ended;
-                            } else {
-                                // There are no other frames than trailers today; one that cannot be kept is like one too many.
-                                let part = shared.refuse(reader.number, slot, NotRepeatable::TooLong);
-                                this.pass(part);
-                            }
-                            return Poll::Ready(Some(Ok(frame)));
-                        }
-                    };
-                    if data.len() as u64 > shared.cap.saturating_sub(part.frames.len()) {
-                        let part = shared.refuse(reader.number, slot, NotRepeatable::TooLong);
-                        this.pass(part);
-                        return Poll::Ready(Some(Ok(Frame::data(data))));
-                    }
-                    if !data.is_empty() {
-                        part.frames.push(&data);
-                        reader.at.next = part.frames.count();
-                    }
-                    if part.body.is_end_stream() {
-                        shared.finish(reader.number, slot, None);
-                        this.state = State::Ended;
-                    }
-                    return Poll::Ready(Some(Ok(Frame::data(data))));
-                }
-                State::Replaying { shared, at } => {
-                    let mut slot = shared.lock_whole();
-                    let Slot::Whole(whole) = &mut *slot else {
-                        unreachable!("it stays whole while somebody may send it")
-                    };
-                    let frame = replay(whole, at, shared.word().is_alone());
-                    let more = whole.has_more(at.next);
-                    drop(slot);
-                    if !more {
-                        shared.release();
-                        this.state = State::Ended;
-                    }
-                    return Poll::Ready(frame.map(Ok));
-                }
-                State::Ended => return Poll::Ready(None),
-            }
-        }
+        self.read_on(cx, Self::poll_other)
     }
 
     fn is_end_stream(&self) -> bool {
@@ -352,51 +268,188 @@ where
     }
 }
 
-impl<B> ReplayBody<B> {
-    // What follows from what was found: another state, or an error that ends the attempt.
-    #[cold]
-    fn turn(&mut self, found: Found<B>) -> Option<BoxError> {
-        let found = match found {
-            Found::Body => return None,
-            Found::Waiting(waiting) => {
-                waiting.wake();
-                return None;
-            }
-            found => found,
-        };
-        let State::Recording(Recording { shared, reader }) = self.leave() else { return None };
-        match found {
-            Found::Alone(part) => self.state = State::Passing { body: part.body, cap: Some(shared.cap) },
-            Found::Whole if shared.stay(reader.number) => self.state = State::replaying(shared, reader.at.next),
-            Found::Refused(reason) => {
-                shared.leave(reader.number);
-                return Some(reason.into());
-            }
-            _ => {
-                shared.leave(reader.number);
-                return Some(TakenOver.into());
-            }
+type Given<D, E> = Poll<Option<Result<Frame<D>, E>>>;
+
+impl<B> ReplayBody<B>
+where
+    B: Body<Error: Into<BoxError>> + Unpin,
+{
+    // Reads on in a body that is kept, unless something else is to be done. It is part of its callers, so that a frame goes
+    // straight from the body to whoever reads.
+    #[inline(always)]
+    fn read_on(
+        &mut self,
+        cx: &mut Context<'_>,
+        or_else: impl FnOnce(&mut Self, &mut Context<'_>) -> Given<Bytes, BoxError>,
+    ) -> Given<Bytes, BoxError> {
+        let State::Recording(Recording { shared, reader }) = &mut self.state else { return or_else(self, cx) };
+        let Some(mut slot) = shared.lock_at_once() else { return or_else(self, cx) };
+        if shared.word() != reader.known {
+            drop(slot);
+            return or_else(self, cx);
         }
-        None
+        let Slot::Part(part) = &mut *slot else { unreachable!("the word would be another") };
+        let other = match Pin::new(&mut part.body).poll_frame(cx) {
+            Poll::Ready(Some(Ok(frame))) => match frame.into_data() {
+                Ok(data) => {
+                    let data = into_bytes(data);
+                    if !part.frames.push(&data) {
+                        let part = shared.refuse(reader.number, slot, NotRepeatable::TooLong);
+                        self.turn(part.map(State::passing));
+                    } else if part.body.is_end_stream() {
+                        shared.finish(reader.number, slot, None);
+                        self.turn(Some(State::Ended));
+                    }
+                    return Poll::Ready(Some(Ok(Frame::data(data))));
+                }
+                Err(frame) => Poll::Ready(Some(Ok(frame))),
+            },
+            other => other,
+        };
+        let (given, next) = stop(shared, reader.number, slot, other, cx);
+        self.turn(next);
+        given
     }
 
-    // From here on nothing is kept.
-    #[cold]
-    fn pass(&mut self, part: Option<Part<B>>) {
-        self.state = part.map_or(State::Ended, |part| State::Passing { body: part.body, cap: None });
+    // What is out of the way of the many frames that are kept.
+    #[inline(never)]
+    fn poll_other(&mut self, cx: &mut Context<'_>) -> Given<Bytes, BoxError> {
+        loop {
+            match &mut self.state {
+                State::Passing { body, .. } => {
+                    return Poll::Ready(match ready!(Pin::new(body).poll_frame(cx)) {
+                        Some(Ok(frame)) => Some(Ok(frame.map_data(into_bytes))),
+                        other => {
+                            self.state = State::Ended;
+                            other.and_then(Result::err).map(|error| Err(error.into()))
+                        }
+                    });
+                }
+                State::Recording(Recording { shared, reader }) => {
+                    let Some(mut slot) = shared.try_lock() else { return busy(cx) };
+                    let found = reader.look(shared, &mut slot);
+                    drop(slot);
+                    match found {
+                        Found::Frame(data) => return Poll::Ready(Some(Ok(Frame::data(data)))),
+                        Found::Nothing => return self.read_on(cx, |_, cx| busy(cx)),
+                        Found::Waiting(waiting) => waiting.wake(),
+                        found => {
+                            if let Err(error) = self.move_on(found) {
+                                return Poll::Ready(Some(Err(error)));
+                            }
+                        }
+                    }
+                }
+                State::Replaying { shared, at } => {
+                    let mut slot = shared.lock_whole();
+                    let Slot::Whole(whole) = &mut *slot else {
+                        unreachable!("it stays whole while somebody may send it")
+                    };
+                    // Whoever is alone need not keep what it sends.
+                    let alone = shared.word().is_alone();
+                    let frames = &mut whole.frames;
+                    let data = if alone { frames.take(at.next) } else { frames.get(at.next).cloned() };
+                    let frame = match data {
+                        Some(data) => {
+                            at.pass(&data);
+                            Frame::data(data)
+                        }
+                        None => {
+                            at.next += 1;
+                            let trailers = if alone { whole.trailers.take() } else { whole.trailers.clone() };
+                            Frame::trailers(trailers.unwrap_or_default())
+                        }
+                    };
+                    if !whole.has_more(at.next) {
+                        drop(slot);
+                        shared.release();
+                        self.state = State::Ended;
+                    }
+                    return Poll::Ready(Some(Ok(frame)));
+                }
+                State::Ended => return Poll::Ready(None),
+            }
+        }
     }
 }
 
-// The next frame of a body that was read to its end. Whoever is alone need not keep what it sends.
-fn replay(whole: &mut Whole, at: &mut Position, alone: bool) -> Option<Frame<Bytes>> {
-    let data = if alone { whole.frames.take(at.next) } else { whole.frames.get(at.next).cloned() };
-    if let Some(data) = data {
-        at.pass(&data);
-        return Some(Frame::data(data));
+impl<B> ReplayBody<B> {
+    // Out of the state of recording, by what was found.
+    #[cold]
+    fn move_on(&mut self, found: Found<B>) -> Result<(), BoxError> {
+        let State::Recording(Recording { shared, reader }) = self.leave() else { return Ok(()) };
+        let error = match found {
+            Found::Alone(part) => {
+                self.state = State::Passing { body: part.body, cap: Some(shared.cap) };
+                return Ok(());
+            }
+            Found::Whole => {
+                self.state = State::replaying(shared, reader.start);
+                return Ok(());
+            }
+            Found::Refused(reason) => reason.into(),
+            _ => TakenOver.into(),
+        };
+        shared.leave(reader.number);
+        Err(error)
     }
-    at.next += 1;
-    let trailers = if alone { whole.trailers.take() } else { whole.trailers.clone() };
-    trailers.map(Frame::trailers)
+
+    #[cold]
+    fn turn(&mut self, next: Option<State<B>>) {
+        if let Some(next) = next {
+            self.state = next;
+        }
+    }
+}
+
+// Somebody else has it for as long as one poll takes, which is no time to sleep for.
+#[cold]
+fn busy<T>(cx: &Context<'_>) -> Poll<T> {
+    cx.waker().wake_by_ref();
+    Poll::Pending
+}
+
+// What becomes of a body that has given no data.
+#[cold]
+fn stop<B>(
+    shared: &Shared<B>,
+    number: u32,
+    mut slot: MutexGuard<'_, Slot<B>>,
+    given: Given<B::Data, B::Error>,
+    cx: &Context<'_>,
+) -> (Given<Bytes, BoxError>, Option<State<B>>)
+where
+    B: Body<Error: Into<BoxError>>,
+{
+    let (given, next) = match given {
+        Poll::Pending => {
+            if let Slot::Part(part) = &mut *slot {
+                part.wait(cx);
+            }
+            return (Poll::Pending, None);
+        }
+        Poll::Ready(None) => {
+            shared.finish(number, slot, None);
+            (None, State::Ended)
+        }
+        Poll::Ready(Some(Err(error))) => {
+            drop(shared.refuse(number, slot, NotRepeatable::Failed));
+            (Some(Err(error.into())), State::Ended)
+        }
+        Poll::Ready(Some(Ok(frame))) => {
+            let frame = frame.map_data(into_bytes);
+            let next = match frame.trailers_ref() {
+                Some(trailers) => {
+                    shared.finish(number, slot, Some(trailers));
+                    State::Ended
+                }
+                // There are no other frames than trailers today; one that cannot be kept is like one too many.
+                None => shared.refuse(number, slot, NotRepeatable::TooLong).map_or(State::Ended, State::passing),
+            };
+            (Some(Ok(frame)), next)
+        }
+    };
+    (Poll::Ready(given), Some(next))
 }
 
 // Shares `Bytes`; converts other data.
@@ -425,12 +478,12 @@ impl<B: Body> RepeatBody for ReplayBody<B> {
             State::Passing { body, .. } if body.is_end_stream() => (State::Ended, Some(KeptBody { kept: None })),
             State::Passing { body, cap: Some(cap) } if body.size_hint().lower() <= cap => {
                 let shared = Arc::new(Shared::new(cap, body));
-                let reader = Reader { number: 0, known: shared.word(), at: Position { next: 0, left: 0 } };
+                let reader = Reader::first(&shared);
                 let kept = KeptBody::new(shared.clone(), 0);
                 (State::Recording(Recording { shared, reader }), Some(kept))
             }
             // Retries around retries share what was read.
-            State::Recording(mut recording) => {
+            State::Recording(recording) => {
                 let kept = recording.start().map(|start| KeptBody::another(&recording.shared, start));
                 (State::Recording(recording), kept)
             }
@@ -455,10 +508,7 @@ impl<B: Body> RepeatBody for ReplayBody<B> {
         let begun = shared.begin(last);
         let kept = (!last).then(|| KeptBody::new(shared.clone(), start));
         let state = match begun {
-            Begun::Reading(number) => {
-                let at = Position { next: start, left: 0 };
-                State::Recording(Recording { shared, reader: Reader { number, known: Word::NONE, at } })
-            }
+            Begun::Reading(number) => State::Recording(Recording { shared, reader: Reader::new(number, start) }),
             Begun::Whole => State::replaying(shared, start),
         };
         (Self { state }, kept)
@@ -499,7 +549,7 @@ impl<B> fmt::Debug for ReplayBody<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let state = match &self.state {
             State::Passing { .. } => "passing",
-            State::Recording(Recording { reader, .. }) if reader.at.left == 0 => "recording",
+            State::Recording(Recording { reader, .. }) if reader.at.is_none_or(|at| at.left == 0) => "recording",
             State::Recording(_) | State::Replaying { .. } => "replaying",
             State::Ended => "ended",
         };

@@ -57,7 +57,8 @@ pub(super) struct Whole {
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) struct Word(u64);
 
-// The newest attempt may read on, and is one of those who are counted.
+// The newest attempt may read on, and is one of those who are counted. It says nothing of a body that was read to its end, which
+// nobody takes over.
 const READING: u64 = 1;
 const WHOLE: u64 = 1 << 1;
 const TOO_LONG: u64 = 1 << 2;
@@ -102,7 +103,7 @@ pub(super) enum Begun {
 impl<B> Shared<B> {
     /// For attempt 0 and one who keeps what it reads.
     pub(super) fn new(cap: u64, body: B) -> Self {
-        let part = Part { frames: Frames::default(), body, waiting: None };
+        let part = Part { frames: Frames::new(cap), body, waiting: None };
         Self { slot: Mutex::new(Slot::Part(part)), word: AtomicU64::new(READING + 2 * HANDLE), cap }
     }
 
@@ -131,6 +132,12 @@ impl<B> Shared<B> {
             Err(TryLockError::WouldBlock) => None,
             Err(TryLockError::Poisoned(slot)) => Some(self.fail(slot.into_inner())),
         }
+    }
+
+    /// The slot, if nothing at all is in the way.
+    #[inline]
+    pub(super) fn lock_at_once(&self) -> Option<MutexGuard<'_, Slot<B>>> {
+        self.slot.try_lock().ok()
     }
 
     // A body that panics may have lost a frame.
@@ -199,11 +206,6 @@ impl<B> Shared<B> {
         }
     }
 
-    /// The attempt, unless it was taken over, stays among those who send a body that was read to its end in the meantime.
-    pub(super) fn stay(&self, number: u32) -> bool {
-        self.change(|word| if word.is_read_by(number) { word.0 - READING } else { word.0 }).number() == number
-    }
-
     // The attempt, which has the lock, was the last one to read.
     fn end(&self, number: u32, flag: u64) -> Word {
         self.change(|word| (if word.is_read_by(number) { word.0 - READING - HANDLE } else { word.0 }) | flag)
@@ -213,14 +215,14 @@ impl<B> Shared<B> {
     #[cold]
     pub(super) fn finish(&self, number: u32, mut slot: MutexGuard<'_, Slot<B>>, trailers: Option<&HeaderMap>) {
         let word = self.end(number, WHOLE);
-        let Slot::Part(mut part) = mem::replace(&mut *slot, Slot::Gone) else { return };
+        let Slot::Part(Part { mut frames, body, waiting }) = mem::replace(&mut *slot, Slot::Gone) else { return };
         if !word.is_nobody() {
-            part.frames.settle();
-            *slot = Slot::Whole(Whole { frames: mem::take(&mut part.frames), trailers: trailers.cloned() });
+            frames.settle();
+            *slot = Slot::Whole(Whole { frames, trailers: trailers.cloned() });
         }
         // The lock is gone before the body is dropped.
         drop(slot);
-        drop(part);
+        drop((body, waiting));
     }
 
     /// The body is not to be sent again. It is handed back, to be streamed on.
