@@ -4,10 +4,14 @@
 //! them:
 //!
 //! * [`Counted`], the usual way: what is shared goes with the last layer, service and call that holds it. A call counts itself in and out, by two
-//!   atomic operations. As a count that all threads write to would cost more than all the rest of a call, each clone of a service that
-//!   is called more than once has a count of its own.
+//!   atomic operations. A count that all threads write to would cost more than all the rest of a call, so each clone of a service that
+//!   is called more than once has a count of its own. A clone for each call (`client.clone().oneshot(…)`, axum's handlers) counts with the service it was cloned
+//!   from: make one clone for each task and call that, or leak.
 //! * [`Leaked`]: what is shared lives as long as the program, and nobody counts. For a layer that is made once, as most are; each one that is leaked takes
 //!   its memory for good.
+//!
+//! Budgets ([`leak`](crate::policy::budget::Budget::leak)), cool-downs with or without a key ([`leak`](crate::cooldown::CooldownLayer::leak)) and circuits without
+//! one ([`leak`](crate::circuit_breaker::CircuitBreakerLayer::leak)) can be leaked; what else there is to set about them is set before that.
 //!
 //! ```
 //! use tower::ServiceBuilder;

@@ -22,7 +22,10 @@ use std::{
     fmt,
     hash::{BuildHasher, Hash},
     num::NonZeroUsize,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{Ordering::Acquire, fence},
+    },
 };
 
 /// How many keys are kept unless the owner says otherwise. With the states of this crate that is a few hundred kilobytes.
@@ -88,7 +91,7 @@ impl<K: Eq + Hash, V> Keyed<K, V> {
         let full = entries.by_key.len() >= shard.bound;
         let value = Arc::new(make());
         let evicted = match full {
-            true => entries.evict(|entry| Arc::strong_count(&entry.value) == 1 && idle(&entry.value)),
+            true => entries.evict(|entry| is_sole(&entry.value) && idle(&entry.value)),
             false => None,
         };
         if !full || evicted.is_some() {
@@ -109,7 +112,7 @@ impl<K: Eq + Hash, V> Keyed<K, V> {
     /// Lets go the values that nobody holds and `keep` does not want. It is asked under a lock.
     pub(crate) fn retain(&self, mut keep: impl FnMut(&V) -> bool) {
         for shard in &self.shards {
-            shard.lock().by_key.retain(|_, entry| Arc::strong_count(&entry.value) > 1 || keep(&entry.value));
+            shard.lock().by_key.retain(|_, entry| !is_sole(&entry.value) || keep(&entry.value));
         }
     }
 
@@ -148,6 +151,13 @@ impl<K: Eq + Hash, V> Entries<K, V> {
         self.by_key.retain(|_, entry| entry.asked != asked);
         Some(value)
     }
+}
+
+/// Whether this is the only handle; if so, with all that was done through others in sight.
+pub(crate) fn is_sole<T: ?Sized>(handle: &Arc<T>) -> bool {
+    let sole = Arc::strong_count(handle) == 1;
+    fence(Acquire);
+    sole
 }
 
 impl<K: Eq + Hash, V> fmt::Debug for Keyed<K, V> {

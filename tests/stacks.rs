@@ -44,10 +44,48 @@ use tower_tenacity::{
     body::{CollectBodyLayer, ReplayBody, ReplayBodyLayer, ReplayBodyService},
     circuit_breaker::{BreakerPolicy, CircuitBreakerLayer},
     cooldown::CooldownLayer,
-    policy::http::{self as http_policy, HttpPolicy},
+    policy::{
+        budget::Budget,
+        http::{self as http_policy, HttpPolicy},
+    },
     timeout::AttemptTimeoutLayer,
     wait,
 };
+
+/// A stack whose state is leaked can be called in a task and in a handler, where the compiler asks more of its types.
+#[tokio::test(start_paused = true)]
+async fn what_is_leaked_can_be_called_in_tasks_and_handlers() {
+    let budget: &'static Budget = Budget::standard().leak();
+    let client = ServiceBuilder::new()
+        .layer(RetryLayer::new(RetryPolicy::http().budget(budget)))
+        .layer(CooldownLayer::http().leak())
+        .layer(CircuitBreakerLayer::new(BreakerPolicy::new()).classify(http_policy::classify()).leak())
+        .service(service_fn(|_: http::Request<String>| async {
+            Ok::<_, std::io::Error>(Response::new("here".to_owned()))
+        }));
+    fits::<_, http::Request<String>>(&client);
+    let erased = BoxCloneSyncService::new(client.clone());
+    let app = Router::new().route(
+        "/",
+        routing::get(move || {
+            let client = erased.clone();
+            async move { client.oneshot(http::Request::default()).await.map(Response::into_body).unwrap_or_default() }
+        }),
+    );
+    let response = app.oneshot(http::Request::new(AxumBody::empty())).await.unwrap();
+    assert_eq!(response.status(), StatusCode::OK);
+
+    let numbers = Retry::new(
+        RetryPolicy::new().budget(budget),
+        service_fn(|number: u32| async move { Ok::<_, std::io::Error>(number) }),
+    );
+    assert_eq!(tokio::spawn(async move { numbers.oneshot(1).await.unwrap() }).await.unwrap(), 1);
+    // Whoever holds a budget longer than its policy can lend it.
+    let own = Budget::standard();
+    let lent = RetryPolicy::new().budget(&own);
+    assert!(lent.run(|_| async { Err::<(), _>("down") }).await.is_err());
+    assert_eq!(own.available(tokio::time::Instant::now()), 0);
+}
 
 fn fits<S, Req>(_: &S)
 where

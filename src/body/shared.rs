@@ -223,6 +223,10 @@ impl<B> Shared<B> {
         // The lock is gone before the body is dropped.
         drop(slot);
         drop((body, waiting));
+        // Who went meanwhile found the slot busy.
+        if self.word().is_nobody() {
+            self.clear();
+        }
     }
 
     /// The body is not to be sent again. It is handed back, to be streamed on.
@@ -243,7 +247,7 @@ impl<B> Shared<B> {
     // Nobody sends the body any more, though an attempt that was taken over may hold on to the slot for long.
     #[cold]
     fn clear(&self) {
-        // If it is busy, then with such an attempt, which takes it along.
+        // If it is busy, then with such an attempt, which takes it along, or with one that is just done, which looks again.
         if let Some(mut slot) = self.try_lock() {
             let old = mem::replace(&mut *slot, Slot::Gone);
             drop(slot);

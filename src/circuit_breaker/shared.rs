@@ -4,7 +4,7 @@
 //!
 //! * Whether calls flow is told by one word, the [`Era`]. It is written at a transition only, under the lock.
 //! * Successes are counted by each thread for itself, in a word that only it writes to, as far as there are [places](crate::threads). Each failure, each
-//!   look at the state and each 64th success of a thread moves them all into the window, under the lock and *before*
+//!   look at the state and each 64th success of a thread (unless somebody is at it) moves them all into the window, under the lock and *before*
 //!   anything is decided. **So nothing is ever decided without all successes that came before it.** What the delay
 //!   costs is the moment of a success: in a window of time, those found together are taken to have
 //!   come evenly since the last time somebody looked.
@@ -87,7 +87,7 @@ impl Shared {
 
     #[inline]
     fn count_success(&self, era: Era) {
-        // What belongs to an era that is over counts no more.
+        // What belongs to an era that is over counts no more, save by a thread that is held up right here.
         if self.era() != era {
             return;
         }

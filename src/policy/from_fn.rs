@@ -2,7 +2,8 @@ use std::fmt;
 
 use super::{Attempt, Decision, Policy, keep::Cloned};
 
-/// A policy from one closure, for requests that are kept by cloning.
+/// A policy from one closure, for requests that are kept by cloning. Each call works on a clone of the closure, so what a `move` closure captures by
+/// value begins anew with every call.
 ///
 /// ```
 /// use std::time::Duration;

@@ -154,7 +154,7 @@ impl<E> FailedAttempt<E> {
         self.number
     }
 
-    /// When it failed, counted from the start of the call.
+    /// When it failed, counted from when the call first had to wait or failed; see [`Attempt::elapsed`].
     pub const fn elapsed(&self) -> Duration {
         self.elapsed
     }

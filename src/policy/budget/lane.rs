@@ -69,9 +69,12 @@ impl Lane {
         loop {
             let Stamped { slot, count } = Stamped::unpack(word);
             let more = pending(earned, count);
-            // This one has just come, unless somebody else has brought it already. Of the others no more is known than that they
-            // came after the latest were brought.
-            let fresh = more.min(1);
+            if more == 0 {
+                // Somebody has brought this one already, and knows better since when others wait.
+                return;
+            }
+            // This one has just come. Of the others no more is known than that they came after the latest were brought.
+            let fresh = 1;
             let next = Stamped { slot: now, count: (count + more) & Stamped::MAX_COUNT };
             match self.brought.compare_exchange_weak(word, next.pack(), AcqRel, Acquire) {
                 Ok(_) => {

@@ -80,8 +80,8 @@
 //!   for up to one step more.
 //! * Where more than 16 successes a step come from one thread, they are brought into the window 16 at a time, credited to when the 16 before
 //!   them were. A withdrawal that would be refused first collects what the threads have gathered, so nothing is missing from the
-//!   decision; but after a dense thread falls silent, up to 16 of its next successes may count for as old as its last. At most twice as
-//!   many threads as the machine has cores gather by themselves, and 64. All others do it together; of successes of theirs that come in one
+//!   decision; but after a dense thread falls silent, up to 16 of its next successes may count for as old as its last. Twice as
+//!   many threads as the machine has cores, but no more than 64, gather by themselves. All others do it together; of successes of theirs that come in one
 //!   moment, all but one may count for as old as the last before them.
 //!
 //! Deposits and withdrawals take no lock, and a budget that slept for a month decides in the same fixed time.
@@ -108,18 +108,14 @@ mod settings;
 mod shared;
 mod window;
 
-use std::{
-    fmt,
-    sync::{
-        Arc,
-        atomic::{Ordering::Acquire, fence},
-    },
-    time::Duration,
-};
+use std::{fmt, sync::Arc, time::Duration};
 
 use tokio::time::Instant;
 
-use crate::threads::{Place, places};
+use crate::{
+    keyed::is_sole,
+    threads::{Place, places},
+};
 use settings::Settings;
 use shared::{Hold, LocalBudget, Shared, Taken};
 
@@ -213,7 +209,7 @@ impl Budget {
         Self { locals: (0..lanes).map(|_| LocalBudget::new(shared.clone())).collect() }
     }
 
-    // For calls that share nothing with ours, under a lock of their own: one lane will do.
+    // For calls that share nothing with ours. There may be many such budgets: one lane each will do.
     fn sibling(&self) -> Self {
         let Shared { settings, clock, .. } = self.shared();
         Self::born(*settings, clock.birth(), 1)
@@ -279,13 +275,6 @@ impl fmt::Debug for Withdrawal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Withdrawal").finish_non_exhaustive()
     }
-}
-
-// Whether this is the only handle; if so, with all that was done through others in sight.
-fn is_sole<T: ?Sized>(handle: &Arc<T>) -> bool {
-    let sole = Arc::strong_count(handle) == 1;
-    fence(Acquire);
-    sole
 }
 
 #[cfg(all(test, interleavings))]

@@ -31,7 +31,7 @@ mod sealed {
     impl Sealed for super::NoBudget {}
     impl<B: super::Pays> Sealed for super::Funds<B> {}
     impl Sealed for super::Budget {}
-    impl Sealed for &'static super::Budget {}
+    impl Sealed for &super::Budget {}
     impl<F, K> Sealed for super::KeyedBudget<F, K> {}
 }
 
@@ -122,13 +122,14 @@ impl<Req> PaysFor<Req> for Budget {
     }
 }
 
-impl Pays for &'static Budget {
-    type Hold = &'static Shared;
+// Not for `'static` alone: in a task the compiler asks whether this holds for any lifetime.
+impl<'a> Pays for &'a Budget {
+    type Hold = &'a Shared;
 }
 
-impl<Req> PaysFor<Req> for &'static Budget {
+impl<'a, Req> PaysFor<Req> for &'a Budget {
     #[inline]
-    fn hold_for(&self, _: &Req) -> &'static Shared {
+    fn hold_for(&self, _: &Req) -> &'a Shared {
         self.shared()
     }
 }

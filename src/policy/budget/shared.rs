@@ -4,8 +4,8 @@ use std::{fmt, sync::Arc};
 
 use tokio::time::Instant;
 
-use super::{SLOTS, clock::Clock, is_sole, lane::Lane, settings::Settings, window::Window};
-use crate::threads::Place;
+use super::{SLOTS, clock::Clock, lane::Lane, settings::Settings, window::Window};
+use crate::{keyed::is_sole, threads::Place};
 
 /// A hold for one call. Its reference count is shared with the calls of one thread (or few) and not with those of all.
 #[derive(Clone)]
@@ -40,8 +40,8 @@ impl Hold for LocalBudget {
     }
 }
 
-/// One that is never let go.
-impl Hold for &'static Shared {
+/// Of a budget that somebody else holds, or that is never let go.
+impl Hold for &Shared {
     #[inline]
     fn shared(&self) -> &Shared {
         self

@@ -170,6 +170,27 @@ fn what_was_gathered_in_a_dense_time_does_not_count_as_fresh_later() {
     assert_eq!(allowed(&budget, much_later), 5);
 }
 
+// What `now` does here stands for what other threads do while this one is held up between its count and its look at the clock.
+#[test]
+fn who_is_held_up_makes_the_successes_of_others_no_younger() {
+    let birth = Instant::now();
+    let late = birth + WINDOW - 5 * STEP;
+    let budget = budget(1.0, 0, birth);
+    (0..BATCH).for_each(|_| budget.deposit(|| birth));
+    let mut held_up = false;
+    while !held_up {
+        budget.deposit(|| {
+            held_up = true;
+            (0..12).for_each(|_| budget.deposit(|| birth));
+            late
+        });
+    }
+    // Of all those only one can have come late.
+    let after = birth + WINDOW + STEP;
+    assert!(budget.available(after) <= 1);
+    assert!(allowed(&budget, after) <= 1);
+}
+
 #[test]
 fn a_month_of_sleep_costs_nothing_and_changes_nothing() {
     let birth = Instant::now();

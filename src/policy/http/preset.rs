@@ -10,27 +10,29 @@ use crate::{
 
 /// The type of [`RetryPolicy::http`], to be named in a struct field.
 ///
-/// Its parameter is about the error of the service: left out where that is an [`Error`](std::error::Error) itself,
-/// [`Boxed`](crate::classify::Boxed) where it is a boxed one, as below tower's `Buffer` and `Timeout`.
+/// Its first parameter is about the error of the service: left out where that is an [`Error`](std::error::Error) itself,
+/// [`Boxed`](crate::classify::Boxed) where it is a boxed one, as below tower's `Buffer` and `Timeout`. The second is its budget.
 ///
 /// ```
 /// use std::time::Duration;
-/// use tower_tenacity::{RetryPolicy, classify::Boxed, policy::http::HttpPolicy};
+/// use tower_tenacity::{RetryPolicy, classify::Boxed, policy::{budget::Budget, http::HttpPolicy}};
 ///
 /// struct Client { policy: HttpPolicy }
 /// struct Buffered { policy: HttpPolicy<Boxed> }
+/// struct Frugal { policy: HttpPolicy<Boxed, &'static Budget> }
 ///
 /// let client = Client { policy: RetryPolicy::http().timeout(Duration::from_secs(30)) };
 /// let buffered = Buffered { policy: RetryPolicy::http() };
-/// # let _ = (client.policy, buffered.policy);
+/// let frugal = Frugal { policy: RetryPolicy::http().budget(Budget::fleet().leak()) };
+/// # let _ = (client.policy, buffered.policy, frugal.policy);
 /// ```
-pub type HttpPolicy<M = Typed> = RetryPolicy<
+pub type HttpPolicy<M = Typed, B = Budget> = RetryPolicy<
     stop::AfterAttempt,
     wait::FlooredJitter,
     Classifier<M>,
     (((((), Idempotency), Mark), Deadlines), Drain),
     FlatCopy,
-    Funds<Budget>,
+    Funds<B>,
 >;
 
 impl RetryPolicy {
