@@ -15,7 +15,7 @@ use pin_project_lite::pin_project;
 use tower_layer::Layer;
 use tower_service::Service;
 
-type BoxError = Box<dyn Error + Send + Sync>;
+use crate::BoxError;
 
 // A body that always has another frame would never leave `poll`.
 const FRAMES_PER_POLL: u32 = 64;

@@ -14,8 +14,7 @@ use super::{
     frames::Frames,
     shared::{Begun, Part, Shared, Slot, Word},
 };
-
-type BoxError = Box<dyn Error + Send + Sync>;
+use crate::BoxError;
 
 /// A streaming body that can be sent again: what one attempt reads of it, up to a cap, is kept for the later ones.
 ///
