@@ -108,7 +108,11 @@ mod settings;
 mod shared;
 mod window;
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use tokio::time::Instant;
 
@@ -117,7 +121,7 @@ use crate::{
     threads::{Place, places},
 };
 use settings::Settings;
-use shared::{Hold, LocalBudget, Shared, Taken};
+use shared::{LocalBudget, Shared, Taken};
 
 pub use keyed::KeyedBudget;
 pub use purse::{Funds, NoBudget, Pays, Purse};
@@ -132,8 +136,13 @@ const SLOTS: u64 = 50;
 #[derive(Clone)]
 #[must_use]
 pub struct Budget {
-    // One handle for each place where threads count, all of the same state.
-    locals: Arc<[LocalBudget]>,
+    root: Arc<Root>,
+}
+
+struct Root {
+    shared: Arc<Shared>,
+    // One hold for each place where threads count, made when it is first needed.
+    locals: Box<[OnceLock<LocalBudget>]>,
 }
 
 impl Budget {
@@ -206,7 +215,7 @@ impl Budget {
 
     fn born(settings: Settings, birth: Instant, lanes: usize) -> Self {
         let shared = Arc::new(Shared::new(settings, birth, lanes));
-        Self { locals: (0..lanes).map(|_| LocalBudget::new(shared.clone())).collect() }
+        Self { root: Arc::new(Root { shared, locals: (0..lanes).map(|_| OnceLock::new()).collect() }) }
     }
 
     // For calls that share nothing with ours. There may be many such budgets: one lane each will do.
@@ -218,7 +227,7 @@ impl Budget {
     // Whether nobody has a handle, and a new one would be the same.
     fn is_forgettable(&self, now: Instant) -> bool {
         // In this order: who still had a budget a moment ago may by now have its handles only.
-        let held = !is_sole(&self.locals) || !self.locals.iter().all(LocalBudget::is_sole);
+        let held = !is_sole(&self.root) || !self.root.locals.iter().filter_map(OnceLock::get).all(LocalBudget::is_sole);
         !held && self.shared().is_idle(now)
     }
 
@@ -244,13 +253,13 @@ impl Budget {
     /// The handle for a call made on this thread.
     #[inline]
     pub(crate) fn local(&self) -> LocalBudget {
-        Place::among(&self.locals).get().clone()
+        let Root { shared, locals } = &*self.root;
+        Place::among(locals).get().get_or_init(|| LocalBudget::new(shared.clone())).clone()
     }
 
     #[inline]
     fn shared(&self) -> &Shared {
-        // There is one at least, and any leads there.
-        self.locals[0].shared()
+        &self.root.shared
     }
 }
 
