@@ -16,7 +16,7 @@ use super::{
 use crate::{
     BoxError,
     hold::Counting,
-    policy::classify::{Class, Classify},
+    policy::classify::{self, Class, Classify},
 };
 
 pin_project! {
@@ -80,9 +80,8 @@ where
             if let StateProj::Calling { attempt } = this.state.project() {
                 let outcome = ready!(attempt.poll(cx));
                 let classify = this.classify;
-                // Where nobody has an opinion, a response is a success.
                 match &outcome {
-                    Ok(response) if classify.accepts(response) || classify.ignores(response) => this.permit.succeed(),
+                    Ok(response) if classify::passes(classify, response) => this.permit.succeed(),
                     outcome => this.permit.finish(classify.classify(outcome).unwrap_or(match outcome {
                         Ok(_) => Class::Success,
                         Err(_) => Class::Permanent,

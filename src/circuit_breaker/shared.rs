@@ -10,7 +10,7 @@
 //!   come evenly since the last time somebody looked.
 //!
 //! Every change of state passes through [`Shared::transact`], and is reported there after the lock was released. Every refusal passes
-//! through [`Shared::ask`].
+//! through [`Shared::admit`].
 
 use std::{
     fmt,

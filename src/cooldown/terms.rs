@@ -7,7 +7,7 @@ use crate::{
     keyed,
     policy::{
         Attempt, Nanos, Random,
-        classify::{Class, Classify},
+        classify::{self, Class, Classify},
         wait::{FlooredJitter, Wait, floored_jitter},
     },
     telemetry::Observers,
@@ -15,28 +15,29 @@ use crate::{
 };
 
 /// Which calls share a quota: [`Everyone`] or [`Per`] key. Sealed.
-pub trait Scope<Req>: sealed::Sealed {
+pub trait Scope<Req>: Stores<Self::Key> + sealed::Sealed {
     /// What tells one quota from another.
     type Key: Eq + Hash;
     #[doc(hidden)]
     fn key(&self, request: &Req) -> Self::Key;
-    #[doc(hidden)]
-    fn store(&self) -> &Store<Self::Key>;
 }
 
 /// What is shared, whatever the request.
-pub(super) trait Stores<K> {
-    fn stored(&self) -> &Store<K>;
+pub trait Stores<K> {
+    #[doc(hidden)]
+    fn store(&self) -> &Store<K>;
 }
 
 impl Stores<()> for Everyone {
-    fn stored(&self) -> &Store<()> {
+    #[inline]
+    fn store(&self) -> &Store<()> {
         &self.store
     }
 }
 
 impl<F, K> Stores<K> for Per<F, K> {
-    fn stored(&self) -> &Store<K> {
+    #[inline]
+    fn store(&self) -> &Store<K> {
         &self.store
     }
 }
@@ -58,11 +59,6 @@ impl<Req> Scope<Req> for Everyone {
 
     #[inline]
     fn key(&self, _: &Req) {}
-
-    #[inline]
-    fn store(&self) -> &Store<()> {
-        &self.store
-    }
 }
 
 /// Calls with the same key share a quota; made by [`CooldownLayer::per`](super::CooldownLayer::per).
@@ -81,11 +77,6 @@ where
     #[inline]
     fn key(&self, request: &Req) -> K {
         (self.key)(request)
-    }
-
-    #[inline]
-    fn store(&self) -> &Store<K> {
-        &self.store
     }
 }
 
@@ -187,7 +178,7 @@ impl<C, W, P, X, D> Terms<C, W, P, X, D> {
     where
         P: Stores<K>,
     {
-        self.scope.stored().until(key, Instant::now())
+        self.scope.store().until(key, Instant::now())
     }
 
     /// Whether `outcome` is a success for certain.
@@ -196,8 +187,7 @@ impl<C, W, P, X, D> Terms<C, W, P, X, D> {
     where
         C: Classify<Res, E>,
     {
-        // Where nobody has an opinion, a response is a success.
-        matches!(outcome, Ok(response) if self.classify.accepts(response) || self.classify.ignores(response))
+        matches!(outcome, Ok(response) if classify::passes(&self.classify, response))
     }
 
     /// The class of `outcome` if it is a failure; `None` for the success that most calls are. A failure that nobody has an

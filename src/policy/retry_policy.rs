@@ -487,9 +487,7 @@ where
 
     #[inline]
     fn accepts(&mut self, response: &Res) -> bool {
-        // Where nobody has an opinion, a response is a success.
-        let accepted =
-            !self.hooks.sees_success() && (self.classify.accepts(response) || self.classify.ignores(response));
+        let accepted = !self.hooks.sees_success() && classify::passes(&self.classify, response);
         if accepted && self.is_enabled() {
             self.budget.deposit(Instant::now);
         }

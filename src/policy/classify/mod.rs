@@ -99,6 +99,12 @@ pub trait Classify<Res, E> {
     }
 }
 
+/// Whether `response` is a success for certain, told without the whole decision: where nobody has an opinion, a response is one.
+#[inline]
+pub(crate) fn passes<Res, E>(classify: &impl Classify<Res, E>, response: &Res) -> bool {
+    classify.accepts(response) || classify.ignores(response)
+}
+
 impl Class {
     /// One word for events and metrics, in snake case.
     #[must_use]
