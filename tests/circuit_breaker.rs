@@ -25,6 +25,7 @@ use tower_tenacity::{
     RetryLayer, RetryPolicy, StopReason,
     circuit_breaker::{self, BreakerPolicy, CircuitBreaker, CircuitBreakerLayer, CircuitOpen, Everyone, Handle, State},
     classify::{self, Class},
+    timeout::{AttemptTimeoutLayer, Deadline, TimedOut},
     wait,
 };
 
@@ -617,6 +618,40 @@ async fn a_probe_that_is_dropped_while_it_gets_ready_leaves_no_trace() {
     drop(holder);
     assert!(is_free(inner).await);
     call(&mut service, ()).await.unwrap();
+    assert_eq!(handle.state(), State::Closed);
+}
+
+#[tokio::test(start_paused = true)]
+async fn callers_that_come_too_late_say_nothing_of_the_service() {
+    let answers = Arc::new(AtomicU32::new(0));
+    let seen = answers.clone();
+    let mut service = ServiceBuilder::new()
+        .layer(CircuitBreakerLayer::new(touchy().probes(1).unwrap()))
+        .layer(AttemptTimeoutLayer::new(SECOND).deadline(|deadline: &Deadline| Some(*deadline)))
+        .service(service_fn(move |_: Deadline| {
+            let seen = seen.clone();
+            async move {
+                if seen.fetch_add(1, SeqCst) == 0 {
+                    pending::<()>().await;
+                }
+                Ok::<_, BoxError>(())
+            }
+        }));
+    let handle = service.handle();
+    let late = Deadline::after(Duration::ZERO);
+    let in_time = || Deadline::after(10 * SECOND);
+    for _ in 0..100 {
+        assert!(call(&mut service, late).await.unwrap_err().is::<TimedOut>());
+    }
+    assert_eq!((handle.state(), answers.load(SeqCst)), (State::Closed, 0));
+    // What was begun and took too long is a failure.
+    assert!(call(&mut service, in_time()).await.unwrap_err().is::<TimedOut>());
+    assert_eq!(handle.state(), State::Open);
+    // Nor is it a probe that passed or failed.
+    until_probe(&handle).await;
+    assert!(call(&mut service, late).await.unwrap_err().is::<TimedOut>());
+    assert_eq!((handle.state(), answers.load(SeqCst)), (State::HalfOpen, 1));
+    call(&mut service, in_time()).await.unwrap();
     assert_eq!(handle.state(), State::Closed);
 }
 

@@ -17,6 +17,7 @@ use crate::{
     BoxError,
     hold::Counting,
     policy::classify::{self, Class, Classify},
+    timeout::TimedOut,
 };
 
 pin_project! {
@@ -80,14 +81,13 @@ where
             if let StateProj::Calling { attempt } = this.state.project() {
                 let outcome = ready!(attempt.poll(cx));
                 let classify = this.classify;
-                match &outcome {
-                    Ok(response) if classify::passes(classify, response) => this.permit.succeed(),
-                    outcome => this.permit.finish(classify.classify(outcome).unwrap_or(match outcome {
-                        Ok(_) => Class::Success,
-                        Err(_) => Class::Permanent,
-                    })),
-                }
-                return Poll::Ready(outcome.map_err(Into::into));
+                return Poll::Ready(match outcome {
+                    Ok(response) if classify::passes(classify, &response) => {
+                        this.permit.succeed();
+                        Ok(response)
+                    }
+                    outcome => conclude(this.permit, classify, outcome),
+                });
             }
             ready!(self.as_mut().poll_called(cx))?;
         }
@@ -109,9 +109,7 @@ where
             StateProj::Calling { .. } => {}
             StateProj::Readying { service, request } => {
                 if let Err(error) = ready!(service.poll_ready(cx)) {
-                    let outcome = Err(error);
-                    this.permit.finish(this.classify.classify(&outcome).unwrap_or(Class::Permanent));
-                    return Poll::Ready(outcome.map(drop).map_err(Into::into));
+                    return Poll::Ready(conclude(this.permit, this.classify, Err(error)).map(drop));
                 }
                 let request = request.take().unwrap_or_else(|| panic!("polled after it was done"));
                 let attempt = service.call(request);
@@ -124,6 +122,28 @@ where
         }
         Poll::Ready(Ok(()))
     }
+}
+
+// Tells the circuit of an outcome that is not a success for certain.
+#[cold]
+#[inline(never)]
+fn conclude<H, C, Res, E>(permit: &mut Permit<H>, classify: &C, outcome: Result<Res, E>) -> Result<Res, BoxError>
+where
+    H: Deref<Target = Shared>,
+    C: Classify<Res, E>,
+    E: Into<BoxError>,
+{
+    let class = classify.classify(&outcome).unwrap_or(match outcome {
+        Ok(_) => Class::Success,
+        Err(_) => Class::Permanent,
+    });
+    let outcome = outcome.map_err(Into::into);
+    match &outcome {
+        // The caller was late, and nobody has learned anything of the service.
+        Err(error) if TimedOut::had_no_time(&**error) => permit.give_back(),
+        _ => permit.finish(class),
+    }
+    outcome
 }
 
 impl<S, Req, F, C, H: Deref<Target = Shared>> fmt::Debug for ResponseFuture<S, Req, F, C, H> {

@@ -62,7 +62,8 @@
 //! # With a retry layer around it
 //!
 //! The usual place of a breaker is below the retry layer, where it sees every attempt, and above a timeout, whose
-//! errors are failures to it. A timeout *above* drops the call instead. That counts as nothing, unless
+//! errors are failures to it: all but those of an [attempt timeout](crate::timeout) that found no time left and sent nothing, from which nobody
+//! learns how the service is. A timeout *above* drops the call instead. That counts as nothing, unless
 //! [slow calls](BreakerPolicy::slow_calls) are watched.
 //!
 //! The ready-made policies for HTTP, gRPC and Gemini know what [`CircuitOpen`] means; any other has to be told, by [`classify()`]

@@ -239,6 +239,14 @@ impl<H: Deref<Target = Shared>> Permit<H> {
         }
     }
 
+    /// The call came to nothing that could be told.
+    #[inline]
+    pub(super) fn give_back(&mut self) {
+        if let Some(hold) = self.hold.take() {
+            self.abandon(&hold);
+        }
+    }
+
     #[cold]
     #[inline(never)]
     fn tell(&self, hold: &Shared, class: Class) {
@@ -272,9 +280,7 @@ impl<H: Deref<Target = Shared>> Permit<H> {
 impl<H: Deref<Target = Shared>> Drop for Permit<H> {
     #[inline]
     fn drop(&mut self) {
-        if let Some(hold) = self.hold.take() {
-            self.abandon(&hold);
-        }
+        self.give_back();
     }
 }
 

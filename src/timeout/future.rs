@@ -11,7 +11,7 @@ use pin_project_lite::pin_project;
 use tokio::time::{Instant, Sleep, sleep};
 
 use super::Deadline;
-use crate::error::BoxError;
+use crate::{error::BoxError, policy::classify};
 
 pin_project! {
     /// The future of an attempt that is cut after a while.
@@ -81,6 +81,13 @@ impl TimedOut {
     #[must_use]
     pub const fn limit(&self) -> Duration {
         self.limit
+    }
+}
+
+impl TimedOut {
+    /// Whether this error comes from an attempt that was not begun, as no time was left for it.
+    pub(crate) fn had_no_time(error: &(dyn Error + 'static)) -> bool {
+        classify::causes_of::<Self>(error).any(|timed_out| timed_out.limit.is_zero())
     }
 }
 
