@@ -136,7 +136,8 @@ async fn a_call_that_cannot_be_repeated_earns_all_the_same() {
     for _ in 0..20 {
         fine.clone().oneshot(()).await.unwrap();
     }
-    assert_eq!(budget.available(Instant::now()), 4);
+    // Two retries more, one of them at once.
+    assert_eq!(budget.available(Instant::now()), 3);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

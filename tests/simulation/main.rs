@@ -54,9 +54,9 @@ fn an_outage_is_not_made_worse() {
         let report = scenarios::outage(Player::Standard, Duration::from_millis(base), 1);
         assert!(report.amplification_in(60, 65) <= 2.3, "{base} ms: {}", report.amplification_in(60, 65));
         assert!(report.recovery(65, 100).is_some_and(|seconds| seconds <= 2), "{base} ms");
-        if base == 100 {
-            assert!(report.peak(65, 80) <= 1000, "the default stays below the capacity: {}", report.peak(65, 80));
-        }
+        assert!(report.peak(65, 80) <= 1000, "{base} ms: above the capacity with {}", report.peak(65, 80));
+        let unbudgeted = scenarios::outage(Player::Unbudgeted, Duration::from_millis(base), 1);
+        assert!(unbudgeted.amplification_in(60, 65) > report.amplification_in(60, 65), "{base} ms");
     }
 }
 

@@ -27,7 +27,7 @@ fn check(preemptions: usize, model: impl Fn() + Send + Sync + Copy + 'static) {
 }
 
 fn window(ratio: f64, reserve: u32) -> Arc<Window> {
-    Arc::new(Window::new(Settings::new(0, reserve).with_ratio(ratio).unwrap(), 1))
+    Arc::new(Window::new(Settings::new(0, reserve).with_ratio(ratio).unwrap(), 1, 0))
 }
 
 #[test]
@@ -68,6 +68,24 @@ fn the_reserve_is_back_for_one_of_two() {
         let thread = thread::spawn(move || other.withdraw(FIRST + 2).is_some());
         let mine = window.withdraw(FIRST + 2).is_some();
         assert!(mine ^ thread.join().unwrap());
+    });
+}
+
+#[test]
+fn two_want_more_than_half() {
+    check(3, || {
+        let settings = Settings::new(0, 0).with_ratio(1.0).unwrap();
+        let window = Arc::new(Window::new(settings, 3, 1));
+        window.earn(FIRST, 4);
+        assert_eq!(window.withdraw(FIRST), Some(FIRST));
+        let other = Arc::clone(&window);
+        // Within two slots there may be two, wherever this one lies.
+        let thread = thread::spawn(move || other.withdraw(FIRST + 1));
+        let mine = [window.withdraw(FIRST + 1), window.withdraw(FIRST + 2)];
+        let all = [Some(FIRST), thread.join().unwrap(), mine[0], mine[1]];
+        let in_slots = |slots: [u64; 2]| all.iter().flatten().filter(|slot| slots.contains(slot)).count();
+        assert!(in_slots([FIRST, FIRST + 1]) <= 2 && in_slots([FIRST + 1, FIRST + 2]) <= 2, "{all:?}");
+        assert!(in_slots([FIRST + 1, FIRST + 2]) > 0, "{all:?}");
     });
 }
 
@@ -127,10 +145,11 @@ fn no_success_is_lost_or_counted_twice_on_its_way() {
             if let Some(one) = one {
                 one.join().unwrap();
             }
-            let waiting = lane.waiting().count;
-            assert_eq!(window.available(FIRST, waiting), all);
+            // Half of them, rounded up, and half of one more: that makes all of them, and one.
+            let earned = |waiting| window.available(FIRST, waiting) + window.available(FIRST, waiting + 1) - 1;
+            assert_eq!(earned(lane.waiting().count), all);
             lane.collect(&window);
-            assert_eq!(window.available(FIRST, 0), all);
+            assert_eq!(earned(0), all);
         });
     }
 }

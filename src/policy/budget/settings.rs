@@ -72,10 +72,12 @@ impl Settings {
         self.window.get()
     }
 
-    /// How many retries a window with that many successes may see.
-    pub(super) fn allowance(&self, successes: u64) -> u64 {
+    /// How many retries a window with that many successes may see, and how many of them in any tenth of it.
+    pub(super) fn allowances(&self, successes: u64) -> (u64, u64) {
         let earned = u128::from(successes) * u128::from(self.ratio) / u128::from(WHOLE);
-        u64::try_from(earned).unwrap_or(u64::MAX).saturating_add(u64::from(self.reserve))
+        let earned = u64::try_from(earned).unwrap_or(u64::MAX);
+        let with_reserve = |retries: u64| retries.saturating_add(u64::from(self.reserve));
+        (with_reserve(earned), with_reserve(earned.div_ceil(2)))
     }
 }
 
@@ -87,12 +89,14 @@ mod tests {
     fn a_ratio_is_what_it_says_to_the_last_retry() {
         for thousandths in 0..=1000_u32 {
             let settings = Settings::new(0, 0).with_ratio(f64::from(thousandths) / 1000.0).unwrap();
-            assert_eq!(settings.allowance(1000), u64::from(thousandths));
-            assert_eq!(settings.allowance(1_000_000), u64::from(thousandths) * 1000);
+            assert_eq!(settings.allowances(1000).0, u64::from(thousandths));
+            assert_eq!(settings.allowances(1_000_000).0, u64::from(thousandths) * 1000);
         }
-        assert_eq!(Settings::new(100_000_000, 2).allowance(9), 2);
-        assert_eq!(Settings::new(100_000_000, 2).allowance(10), 3);
-        assert_eq!(Settings::new(WHOLE, u32::MAX).allowance(u64::MAX), u64::MAX);
+        assert_eq!(Settings::new(100_000_000, 2).allowances(9), (2, 2));
+        assert_eq!(Settings::new(100_000_000, 2).allowances(10), (3, 3));
+        assert_eq!(Settings::new(100_000_000, 2).allowances(20), (4, 3));
+        assert_eq!(Settings::new(100_000_000, 2).allowances(50), (7, 5));
+        assert_eq!(Settings::new(WHOLE, u32::MAX).allowances(u64::MAX), (u64::MAX, (1 << 63) + u64::from(u32::MAX)));
     }
 
     #[test]

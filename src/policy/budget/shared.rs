@@ -4,7 +4,7 @@ use std::{fmt, sync::Arc};
 
 use tokio::time::Instant;
 
-use super::{SLOTS, clock::Clock, lane::Lane, settings::Settings, window::Window};
+use super::{AT_ONCE, SLOTS, clock::Clock, lane::Lane, settings::Settings, window::Window};
 use crate::{keyed::is_sole, threads::Place};
 
 /// A hold for one call. Its reference count is shared with the calls of one thread (or few) and not with those of all.
@@ -61,7 +61,7 @@ impl Shared {
         Self {
             settings,
             clock: Clock::new(birth, settings.window(), SLOTS),
-            window: Window::new(settings, SLOTS),
+            window: Window::new(settings, SLOTS, AT_ONCE),
             lanes: (0..lanes).map(|_| Lane::new()).collect(),
         }
     }

@@ -12,6 +12,7 @@ use super::{
 
 const STEP: Duration = Duration::from_millis(1200);
 const WINDOW: Duration = Duration::from_secs(60);
+const TENTH: Duration = Duration::from_secs(6);
 
 // One lane, which every thread of the test uses.
 fn budget(ratio: f64, reserve: u32, birth: Instant) -> Budget {
@@ -49,8 +50,8 @@ fn successes_count_for_a_window() {
     let birth = Instant::now();
     let budget = budget(0.5, 0, birth);
     (0..10).for_each(|_| budget.deposit(|| birth));
-    assert_eq!(allowed(&budget, birth), 5);
-    assert_eq!(allowed(&budget, birth + WINDOW - STEP), 5);
+    assert_eq!(allowed(&budget, birth), 3);
+    assert_eq!(allowed(&budget, birth + WINDOW - STEP), 3);
     assert_eq!(allowed(&budget, birth + WINDOW), 0);
 }
 
@@ -60,9 +61,32 @@ fn seven_tenths_are_seven_hundred_in_a_thousand() {
     for (ratio, retries) in [(0.0, 0), (0.1, 100), (0.3, 300), (0.7, 700), (1.0, 1000)] {
         let budget = budget(ratio, 0, birth);
         (0..1000).for_each(|_| budget.deposit(|| birth));
-        assert_eq!(budget.available(birth), retries);
-        assert_eq!(allowed(&budget, birth), retries);
+        assert_eq!(allowed(&budget, birth), retries / 2);
+        (0..retries / 2).for_each(|_| assert!(spend(&budget, birth)));
+        assert_eq!(allowed(&budget, birth + TENTH + STEP), retries / 2);
+        (0..retries / 2).for_each(|_| assert!(spend(&budget, birth + TENTH + STEP)));
+        assert_eq!(allowed(&budget, birth + 2 * (TENTH + STEP)), 0);
     }
+}
+
+#[test]
+fn half_of_what_was_earned_may_be_spent_at_once_and_all_of_the_reserve() {
+    let birth = Instant::now();
+    let budget = budget(0.1, 2, birth);
+    (0..50).for_each(|_| budget.deposit(|| birth));
+    // Rounded up, so that who earned one retry may have it.
+    assert_eq!((budget.available(birth), allowed(&budget, birth)), (5, 5));
+    for _ in 0..5 {
+        assert!(spend(&budget, birth));
+    }
+    let tenth = birth + TENTH;
+    assert_eq!((budget.available(tenth), allowed(&budget, tenth)), (0, 0));
+    // Given back, it is there again, as far as the window allows.
+    let later = tenth + STEP;
+    let held = budget.withdraw(later).unwrap();
+    assert_eq!(budget.available(later), 1);
+    drop(held);
+    assert_eq!((budget.available(later), allowed(&budget, later)), (2, 2));
 }
 
 #[test]
@@ -129,8 +153,9 @@ fn dense_successes_ask_for_the_time_once_in_sixteen() {
     deposit(100 * BATCH + 5);
     assert_eq!(asked.replace(0), 100);
     // Whatever waits is there when it is needed.
-    assert_eq!(budget.available(birth), 101 * BATCH + 5);
-    assert_eq!(allowed(&budget, birth), 101 * BATCH + 5);
+    let half = (101 * BATCH + 5).div_ceil(2);
+    assert_eq!(budget.available(birth), half);
+    assert_eq!(allowed(&budget, birth), half);
     // That refusal looked into the lane; the lane is as dense as before.
     deposit(1 + 10 * BATCH);
     assert_eq!(asked.replace(0), 11);
@@ -148,9 +173,9 @@ fn sparse_successes_are_never_credited_to_an_earlier_step() {
     for n in 0..1000 {
         budget.deposit(|| birth + n * each);
     }
-    // Two in each of the 50 steps.
-    assert_eq!(budget.available(birth + 999 * each), 100);
-    assert_eq!(allowed(&budget, birth + 999 * each), 100);
+    // Two in each of the 50 steps, of which half may be spent at once.
+    assert_eq!(budget.available(birth + 999 * each), 50);
+    assert_eq!(allowed(&budget, birth + 999 * each), 50);
 }
 
 #[test]
@@ -167,7 +192,7 @@ fn what_was_gathered_in_a_dense_time_does_not_count_as_fresh_later() {
     (0..BATCH - 7 - 1).for_each(|_| budget.deposit(|| much_later));
     assert_eq!(budget.available(much_later), 0);
     (0..5).for_each(|_| budget.deposit(|| much_later));
-    assert_eq!(allowed(&budget, much_later), 5);
+    assert_eq!(allowed(&budget, much_later), 3);
 }
 
 // What `now` does here stands for what other threads do while this one is held up between its count and its look at the clock.
@@ -198,8 +223,8 @@ fn a_month_of_sleep_costs_nothing_and_changes_nothing() {
     for month in 0..1000 {
         let now = birth + month * Duration::from_secs(30 * 86_400);
         (0..40).for_each(|_| budget.deposit(|| now));
-        assert_eq!(allowed(&budget, now), 2 + 4);
-        (0..6).for_each(|_| assert!(spend(&budget, now)));
+        assert_eq!(allowed(&budget, now), 2 + 2);
+        (0..4).for_each(|_| assert!(spend(&budget, now)));
         assert!(!spend(&budget, now));
     }
 }
@@ -221,8 +246,8 @@ fn moments_before_its_birth_are_moments_like_others() {
     let budget = budget(1.0, 1, birth);
     (0..3).for_each(|_| budget.deposit(|| birth - 2 * WINDOW));
     (0..5).for_each(|_| budget.deposit(|| birth - WINDOW / 2));
-    assert_eq!(allowed(&budget, birth - WINDOW / 2), 6);
-    assert_eq!(allowed(&budget, birth), 6);
+    assert_eq!(allowed(&budget, birth - WINDOW / 2), 4);
+    assert_eq!(allowed(&budget, birth), 4);
     assert_eq!(allowed(&budget, birth + WINDOW / 2), 1);
 }
 
@@ -272,11 +297,14 @@ struct Exact {
 }
 
 impl Exact {
-    // Whether a retry at `now` is allowed by the rule, with windows and successes as they are given.
-    fn allows(&self, now: u128, retries_for: u128, successes_for: u128, fewer: u128) -> bool {
+    // Whether a retry at `now` is allowed by the rule, with retries counting for longer, and successes for less long and fewer, than it says.
+    fn allows(&self, now: u128, slack: u128, fewer: u128) -> bool {
+        let (window, tenth) = (WINDOW.as_nanos(), TENTH.as_nanos());
         let within = |times: &[u128], length: u128| times.iter().filter(|time| *time + length > now).count() as u128;
-        let successes = within(&self.successes, successes_for).saturating_sub(fewer);
-        within(&self.retries, retries_for) < successes * self.billionths / 1_000_000_000 + self.reserve
+        let successes = within(&self.successes, window - slack).saturating_sub(fewer);
+        let earned = successes * self.billionths / 1_000_000_000;
+        within(&self.retries, window + slack) < earned + self.reserve
+            && within(&self.retries, tenth + slack) < earned.div_ceil(2) + self.reserve
     }
 }
 
@@ -292,7 +320,6 @@ proptest! {
     ) {
         let birth = Instant::now();
         let budget = budget(f64::from(thousandths) / 1000.0, reserve, birth);
-        let (window, step) = (WINDOW.as_nanos(), STEP.as_nanos());
         let mut exact = Exact {
             billionths: u128::from(thousandths) * 1_000_000,
             reserve: reserve.into(),
@@ -315,14 +342,14 @@ proptest! {
                     match budget.withdraw(now) {
                         Some(withdrawal) => {
                             prop_assert!(gauge > 0);
-                            prop_assert!(exact.allows(nanos, window, window, 0), "above the rule");
+                            prop_assert!(exact.allows(nanos, 0, 0), "above the rule");
                             exact.retries.push(nanos);
                             held.push((nanos, withdrawal));
                         }
                         None => {
                             prop_assert_eq!(gauge, 0);
                             // Beyond 43 years of the shortest steps nothing is promised but the rule.
-                            let slack = exact.allows(nanos, window + step, window - step, BATCH.into());
+                            let slack = exact.allows(nanos, STEP.as_nanos(), BATCH.into());
                             prop_assert!(!slack || age > Duration::from_secs(40 * 365 * 86_400), "too strict");
                             break;
                         }
@@ -347,11 +374,11 @@ proptest! {
     fn any_order_of_steps_keeps_the_rule(
         events in prop::collection::vec((0_u8..3, 0_u64..8, prop_oneof![0_u64..3, 0_u64..200]), 1..200),
         forward: bool,
-        slots in 1_u64..8,
+        (slots, at_once) in (1_u64..12).prop_flat_map(|slots| (Just(slots), 0..=slots)),
         reserve in 0_u32..3,
     ) {
         let settings = Settings::new(500_000_000, reserve);
-        let window = Window::new(settings, slots);
+        let window = Window::new(settings, slots, at_once);
         let first = Stamped::BIRTH;
         let (mut earned, mut retries, mut now) = (Vec::new(), Vec::new(), first);
         for (kind, amount, time) in events {
@@ -366,10 +393,13 @@ proptest! {
                     let slot = withdrawn.unwrap_or(now);
                     prop_assert!(slot >= now);
                     let within = earned.iter().filter(|(time, _)| *time <= slot && time + slots > slot);
-                    let allowance = settings.allowance(within.map(|(_, amount)| amount).sum());
-                    let spent = retries.iter().filter(|time| **time <= slot && **time + slots >= slot).count() as u64;
-                    prop_assert!(withdrawn.is_none() || spent < allowance, "above the rule");
-                    prop_assert!(withdrawn.is_some() || !forward || spent >= allowance, "too strict");
+                    let (all, half) = settings.allowances(within.map(|(_, amount)| amount).sum());
+                    let spent = |within: u64| {
+                        retries.iter().filter(|time| **time <= slot && **time + within >= slot).count() as u64
+                    };
+                    let allows = spent(slots) < all && spent(at_once) < half;
+                    prop_assert!(withdrawn.is_none() || allows, "above the rule");
+                    prop_assert!(withdrawn.is_some() || !forward || !allows, "too strict");
                     retries.extend(withdrawn);
                 }
                 _ => if let Some(last) = retries.len().checked_sub(1) {

@@ -1,12 +1,14 @@
 //! What was earned and spent of late, without a lock.
 //!
-//! Time comes as the number of a slot; a window is a ring of them. A retry is allowed in slot `e` of a window of `n` slots iff
+//! Time comes as the number of a slot; a window is a ring of them. With `earned = ratio · successes in e−n+1 ..= e`, a retry is allowed in
+//! slot `e` of a window of `n` slots, of which half may be spent within `m`, iff
 //!
 //! ```text
-//! withdrawals in e−n ..= e  −  those refunded  +  1   <=   ratio · successes in e−n+1 ..= e  +  reserve
+//! withdrawals in e−n ..= e  −  those refunded  +  1   <=   earned      +  reserve
+//! withdrawals in e−m ..= e  −  those refunded  +  1   <=   earned / 2  +  reserve
 //! ```
 //!
-//! The slots of the left side cover the window's whole length and up to one slot more, those of the right side its length
+//! The slots on the left cover the length of `n` or `m` slots and up to one slot more, those on the right its length
 //! or up to one slot less, wherever in slot `e` the moment lies. Granularity makes the budget stricter, never looser.
 //!
 //! # Why it is never exceeded
@@ -17,7 +19,7 @@
 //! errs to the safe side, however old it is:
 //!
 //! * `earned` and `refunded` only grow, slot by slot, until a newer slot takes their place.
-//! * The withdrawals of the slots from `b` on are `total` less what it was when `b` began. `began` keeps that for every
+//! * The withdrawals of the slots from `b` on, for either line, are `total` less what it was when `b` began. `began` keeps that for every
 //!   slot in which there was a withdrawal: **it is written before the first exchange in its slot**, and by whoever comes first,
 //!   with the total that the state had on entering the slot, which cannot change until it is written. A slot without the mark
 //!   saw no withdrawal, and the next one with a mark began with the same total.
@@ -61,6 +63,8 @@ pub(super) struct Window {
     settings: Settings,
     // How many slots make up the window.
     slots: u64,
+    // Within how many of them no more than half may be spent.
+    at_once: u64,
     // The slot of the latest withdrawal, and how many withdrawals there were in all, refunded or not; wraps around.
     state: AtomicU64,
     ring: Box<[Slot]>,
@@ -75,12 +79,13 @@ struct Slot {
 }
 
 impl Window {
-    pub(super) fn new(settings: Settings, slots: u64) -> Self {
+    pub(super) fn new(settings: Settings, slots: u64, at_once: u64) -> Self {
         // Withdrawals are counted in one slot more than the window has; beyond that there is no need to keep any.
         let ring = (slots + 1).next_power_of_two();
         let slot = || Slot { began: AtomicU64::new(0), earned: AtomicU64::new(0), refunded: AtomicU64::new(0) };
         let state = Stamped { slot: Stamped::BIRTH, count: 0 };
-        Self { settings, slots, state: AtomicU64::new(state.pack()), ring: (0..ring).map(|_| slot()).collect() }
+        let ring = (0..ring).map(|_| slot()).collect();
+        Self { settings, slots, at_once, state: AtomicU64::new(state.pack()), ring }
     }
 
     /// Credits successes to a slot, unless it has left the window for good.
@@ -123,15 +128,14 @@ impl Window {
     pub(super) fn available(&self, now: u64, more: u64) -> u64 {
         let state = Stamped::unpack(self.state.load(Acquire));
         let slot = state.slot.max(now);
-        let sum = self.sum(state, slot);
-        self.settings.allowance(sum.earned + more).saturating_sub(sum.spent())
+        self.left(&self.sum(state, slot), more)
     }
 
     /// Whether forgetting it changes nothing: neither withdrawals nor successes in sight.
     pub(super) fn is_idle(&self, now: u64) -> bool {
         let state = Stamped::unpack(self.state.load(Acquire));
         let sum = self.sum(state, state.slot.max(now));
-        sum.earned == 0 && sum.withdrawn == 0
+        sum.earned == 0 && sum.all.withdrawn == 0
     }
 
     fn at(&self, slot: u64) -> &Slot {
@@ -150,31 +154,38 @@ impl Window {
     }
 
     fn allows(&self, state: Stamped, slot: u64) -> bool {
-        let sum = self.sum(state, slot);
-        sum.withdrawn < Stamped::MAX_COUNT && sum.spent() < self.settings.allowance(sum.earned)
+        self.left(&self.sum(state, slot), 0) > 0
+    }
+
+    // How many retries are left if that many more successes were credited.
+    fn left(&self, sum: &Sum, more: u64) -> u64 {
+        let (all, at_once) = self.settings.allowances(sum.earned + more);
+        all.saturating_sub(sum.all.spent()).min(at_once.saturating_sub(sum.at_once.spent()))
     }
 
     // What counts in `slot`, which is not before the state's.
     fn sum(&self, state: Stamped, slot: u64) -> Sum {
         let oldest = slot.saturating_sub(self.slots);
-        let mut base = None::<Stamped>;
-        let mut sum = Sum { earned: 0, withdrawn: 0, refunded: 0 };
+        let mut sum = Sum {
+            earned: 0,
+            all: Spending::since(oldest),
+            at_once: Spending::since(slot.saturating_sub(self.at_once)),
+        };
         for kept in &self.ring {
             let earned = Stamped::unpack(kept.earned.load(Acquire));
             if oldest < earned.slot && earned.slot <= slot {
                 sum.earned += earned.count;
             }
             let refunded = Stamped::unpack(kept.refunded.load(Acquire));
-            if oldest <= refunded.slot && refunded.slot <= slot {
-                sum.refunded += refunded.count;
+            if refunded.slot <= slot {
+                sum.all.refund(refunded);
+                sum.at_once.refund(refunded);
             }
             let began = Stamped::unpack(kept.began.load(Acquire));
-            if oldest <= began.slot && began.slot <= state.slot && base.is_none_or(|base| began.slot < base.slot) {
-                base = Some(began);
+            if began.slot <= state.slot {
+                sum.all.begin(began, state);
+                sum.at_once.begin(began, state);
             }
-        }
-        if let Some(base) = base {
-            sum.withdrawn = state.count.wrapping_sub(base.count) & Stamped::MAX_COUNT;
         }
         sum
     }
@@ -182,13 +193,43 @@ impl Window {
 
 struct Sum {
     earned: u64,
+    all: Spending,
+    at_once: Spending,
+}
+
+// The withdrawals since some slot.
+struct Spending {
+    oldest: u64,
+    // The oldest slot in which there was a withdrawal.
+    first: u64,
     withdrawn: u64,
     refunded: u64,
 }
 
-impl Sum {
-    // Refunds of withdrawals that were allowed after the state was read may be among those seen.
+impl Spending {
+    const fn since(oldest: u64) -> Self {
+        Self { oldest, first: u64::MAX, withdrawn: 0, refunded: 0 }
+    }
+
+    fn begin(&mut self, began: Stamped, state: Stamped) {
+        if self.oldest <= began.slot && began.slot < self.first {
+            self.first = began.slot;
+            self.withdrawn = state.count.wrapping_sub(began.count) & Stamped::MAX_COUNT;
+        }
+    }
+
+    fn refund(&mut self, refunded: Stamped) {
+        if self.oldest <= refunded.slot {
+            self.refunded += refunded.count;
+        }
+    }
+
     fn spent(&self) -> u64 {
+        if self.withdrawn == Stamped::MAX_COUNT {
+            // Another one, and they could not be told from none at all.
+            return u64::MAX;
+        }
+        // Refunds of withdrawals that were allowed after the state was read may be among those seen.
         self.withdrawn.saturating_sub(self.refunded)
     }
 }
