@@ -42,10 +42,9 @@
 //!   attempts. Each client has its own, so a reserve per second, or a bucket that begins full, multiplied by thousands of small
 //!   clients, is what keeps a server down.
 //! * **It slides.** A window of 60 s keeps some 6 s of retries of everything that fails.
-//! * **Half of it is kept back.** What may be spent within 6 s is enough for a blip of 2 s in which every call is tried again, and for half of those
-//!   that are tried twice. Spent all at once, as
-//!   an outage of 5 s would have it, the retries would come back together, and right after it the server would see half as many attempts again as
-//!   it has room for. What is kept back pays for the seconds after that. In the simulation such an outage sees 1.6 attempts for each call (2.2 without this), and the server is never
+//! * **Half of it is kept back.** What may be spent within 6 s is enough for a blip of 2 s in which every call is tried again, and half of them
+//!   twice. An outage of 5 s would spend all of it at once, and these retries would come back together, right after the outage. What is kept
+//!   back pays for the seconds after that. In the simulation such an outage sees 1.6 attempts for each call (2.2 without this), and the server is never
 //!   above its capacity afterwards (1.36 times without this, where the first pause is up to a second); the blip loses 5 % of the calls in it (none without this).
 //!
 //! With λ requests per second of this client, of which the share `s` succeeds, and a window of `W` seconds, attempts per
