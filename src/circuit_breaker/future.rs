@@ -42,9 +42,15 @@ pin_project! {
     #[project = StateProj]
     enum State<S, Req, F> {
         Calling { #[pin] attempt: F },
-        Readying { service: S, request: Option<Req> },
-        Refused { error: Option<CircuitOpen> },
+        // Boxed, so that calls that pass need no room for the rest.
+        Readying { probe: Box<Probe<S, Req>> },
+        Refused { error: Option<Box<CircuitOpen>> },
     }
+}
+
+struct Probe<S, Req> {
+    service: S,
+    request: Option<Req>,
 }
 
 impl<S, Req, F, C, H: Deref<Target = Shared>> ResponseFuture<S, Req, F, C, H> {
@@ -53,13 +59,14 @@ impl<S, Req, F, C, H: Deref<Target = Shared>> ResponseFuture<S, Req, F, C, H> {
         Self { state: State::Calling { attempt }, permit, classify }
     }
 
-    #[cold]
-    pub(super) const fn readying(service: S, request: Req, permit: Permit<H>, classify: C) -> Self {
-        Self { state: State::Readying { service, request: Some(request) }, permit, classify }
+    #[inline]
+    pub(super) fn readying(service: S, request: Req, permit: Permit<H>, classify: C) -> Self {
+        let probe = Box::new(Probe { service, request: Some(request) });
+        Self { state: State::Readying { probe }, permit, classify }
     }
 
-    #[cold]
-    pub(super) const fn refused(error: CircuitOpen, classify: C) -> Self {
+    #[inline]
+    pub(super) const fn refused(error: Box<CircuitOpen>, classify: C) -> Self {
         Self { state: State::Refused { error: Some(error) }, permit: Permit::none(), classify }
     }
 }
@@ -74,7 +81,7 @@ where
 {
     type Output = Result<Res, BoxError>;
 
-    #[inline]
+    #[inline(always)]
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         loop {
             let this = self.as_mut().project();
@@ -107,7 +114,8 @@ where
         let mut this = self.project();
         match this.state.as_mut().project() {
             StateProj::Calling { .. } => {}
-            StateProj::Readying { service, request } => {
+            StateProj::Readying { probe } => {
+                let Probe { service, request } = &mut **probe;
                 if let Err(error) = ready!(service.poll_ready(cx)) {
                     return Poll::Ready(conclude(this.permit, this.classify, Err(error)).map(drop));
                 }
@@ -117,7 +125,7 @@ where
             }
             StateProj::Refused { error } => {
                 let error = error.take().unwrap_or_else(|| panic!("polled after it was done"));
-                return Poll::Ready(Err(error.into()));
+                return Poll::Ready(Err(error as BoxError));
             }
         }
         Poll::Ready(Ok(()))

@@ -1,6 +1,5 @@
 use std::{
     fmt,
-    ops::Deref,
     task::{Context, Poll, ready},
 };
 
@@ -72,6 +71,7 @@ impl<S, C, K> CircuitBreaker<S, C, K> {
 
 impl<S: Clone, C, K> CircuitBreaker<S, C, K> {
     // Gives back the permit or the place in a queue that the inner instance may hold: nobody will call it.
+    #[cold]
     fn release(&mut self) {
         if self.reserved != Reserved::Nothing {
             self.inner = self.inner.clone();
@@ -119,41 +119,28 @@ where
         Poll::Ready(ready.map_err(Into::into))
     }
 
-    #[inline]
+    #[inline(always)]
     fn call(&mut self, request: Req) -> Self::Future {
         let circuit = self.circuits.pick(&request);
         let era = circuit.era();
-        if era.is_gated() || self.reserved != Reserved::Yes {
-            return self.ask(circuit, request);
-        }
+        let permit = if era.is_gated() || self.reserved != Reserved::Yes {
+            // It does not let calls flow, or did not when readiness was asked for.
+            match Shared::admit(circuit) {
+                Ok(permit) if self.reserved == Reserved::Yes => permit,
+                admitted => {
+                    self.release();
+                    let classify = self.classify.clone();
+                    return match admitted {
+                        // It flows by now, or this is a probe.
+                        Ok(permit) => ResponseFuture::readying(self.inner.clone(), request, permit, classify),
+                        Err(refused) => ResponseFuture::refused(Box::new(refused), classify),
+                    };
+                }
+            }
+        } else {
+            Permit::new(circuit, era)
+        };
         self.reserved = Reserved::Nothing;
-        ResponseFuture::calling(self.inner.call(request), Permit::new(circuit, era), self.classify.clone())
-    }
-}
-
-impl<S: Clone, C: Clone, K> CircuitBreaker<S, C, K> {
-    // The circuit does not let calls flow, or did not when readiness was asked for.
-    #[cold]
-    #[inline(never)]
-    fn ask<H, Req>(&mut self, circuit: H, request: Req) -> ResponseFuture<S, Req, S::Future, C, H>
-    where
-        S: Service<Req>,
-        H: Deref<Target = Shared>,
-    {
-        match Shared::admit(circuit) {
-            Ok(permit) if self.reserved == Reserved::Yes => {
-                self.reserved = Reserved::Nothing;
-                ResponseFuture::calling(self.inner.call(request), permit, self.classify.clone())
-            }
-            Ok(permit) => {
-                // It flows by now, or this is a probe.
-                self.release();
-                ResponseFuture::readying(self.inner.clone(), request, permit, self.classify.clone())
-            }
-            Err(refused) => {
-                self.release();
-                ResponseFuture::refused(refused, self.classify.clone())
-            }
-        }
+        ResponseFuture::calling(self.inner.call(request), permit, self.classify.clone())
     }
 }

@@ -74,6 +74,7 @@ impl Shared {
     }
 
     /// Lets a call pass, or refuses it. Where [calls flow](Era::is_gated) there is no need to ask.
+    #[cold]
     pub(super) fn admit<H: Deref<Target = Self>>(hold: H) -> Result<Permit<H>, CircuitOpen> {
         let era = hold.era();
         if !era.is_gated() {

@@ -47,9 +47,9 @@ pin_project! {
     #[project = StateProj]
     enum State<F, S, Req> {
         Calling { #[pin] call: F },
-        // Boxed, so that calls that do not wait need no room for a timer.
+        // Boxed, so that calls that pass need no room for the rest.
         Waiting { waiting: Pin<Box<Waiting<S, Req>>> },
-        Refused { error: Option<BoxError> },
+        Refused { error: Option<Box<CoolingDown>> },
     }
 }
 
@@ -66,6 +66,9 @@ pin_project! {
         request: Option<Req>,
     }
 }
+
+/// What becomes of a call that does not pass: it waits, or is refused.
+pub(super) type Held<S, Req> = Result<Pin<Box<Waiting<S, Req>>>, Box<CoolingDown>>;
 
 // A place among those who wait at a gate, given up when dropped.
 struct Place {
@@ -112,12 +115,13 @@ where
         Self { state: State::Calling { call }, terms, key: Some(key), pass }
     }
 
-    pub(super) fn waiting(waiting: Waiting<S, Req>, terms: H, key: K) -> Self {
-        Self { state: State::Waiting { waiting: Box::pin(waiting) }, terms, key: Some(key), pass: Pass::default() }
-    }
-
-    pub(super) fn refused(error: CoolingDown, terms: H) -> Self {
-        Self { state: State::Refused { error: Some(error.into()) }, terms, key: None, pass: Pass::default() }
+    #[inline]
+    pub(super) fn held(held: Held<S, Req>, terms: H, key: K) -> Self {
+        let state = match held {
+            Ok(waiting) => State::Waiting { waiting },
+            Err(error) => State::Refused { error: Some(error) },
+        };
+        Self { state, terms, key: Some(key), pass: Pass::default() }
     }
 }
 
@@ -133,7 +137,7 @@ where
 {
     type Output = Result<S::Response, BoxError>;
 
-    #[inline]
+    #[inline(always)]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
         loop {
@@ -157,7 +161,7 @@ where
                 }
                 StateProj::Refused { error } => {
                     let error = error.take().expect("polled after completion");
-                    return Poll::Ready(Err(error));
+                    return Poll::Ready(Err(error as BoxError));
                 }
             }
         }

@@ -1,7 +1,7 @@
 use std::{
     fmt,
     hash::Hash,
-    ops::Deref,
+    sync::Arc,
     task::{Context, Poll},
 };
 
@@ -9,8 +9,9 @@ use tokio::time::Instant;
 use tower_service::Service;
 
 use super::{
-    future::{ResponseFuture, Waiting},
-    gate::Waiter,
+    future::{Held, ResponseFuture, Waiting},
+    gate::{self, Waiter},
+    store::{Cell, Pass, Store},
     terms::{Everyone, Exhausted, Per, Scope, Terms},
 };
 use crate::{
@@ -89,45 +90,63 @@ where
         self.inner.poll_ready(cx).map_err(Into::into)
     }
 
-    #[inline]
+    // Always, as in all that calls go through: what is returned in memory is read back in other pieces than it was written, which makes a processor wait.
+    #[inline(always)]
     fn call(&mut self, request: Req) -> Self::Future {
         let terms = self.terms.call();
         let key = terms.scope.key(&request);
-        match terms.scope.store().quiet() {
-            Some(pass) => ResponseFuture::calling(self.inner.call(request), terms, key, pass),
-            None => look_first(&mut self.inner, terms, request, key),
-        }
+        let pass = match terms.scope.store().quiet() {
+            Some(pass) => pass,
+            // Something is in force, maybe for this key.
+            None => match enter(terms.scope.store(), &key) {
+                Ok(pass) => pass,
+                Err(closed) => {
+                    let held = hold_back(&mut self.inner, &*terms, request, *closed);
+                    return ResponseFuture::held(held, terms, key);
+                }
+            },
+        };
+        ResponseFuture::calling(self.inner.call(request), terms, key, pass)
     }
 }
 
-// Something is in force, maybe for this key.
+// What holds a call, since when.
+struct Closed {
+    cell: Arc<Cell>,
+    hold: gate::Hold,
+    since: Instant,
+}
+
+// Boxed, so that what most calls never see is not moved with each of them.
 #[cold]
-fn look_first<S, H, C, W, P, X, D, Req>(
+#[inline(never)]
+fn enter<K: Eq + Hash>(store: &Store<K>, key: &K) -> Result<Pass, Box<Closed>> {
+    let since = Instant::now();
+    store.enter(key, since).map_err(|(cell, hold)| Box::new(Closed { cell, hold, since }))
+}
+
+#[cold]
+#[inline(never)]
+fn hold_back<S, C, W, P, X, D, Req>(
     service: &mut S,
-    terms: H,
+    terms: &Terms<C, W, P, X, D>,
     request: Req,
-    key: P::Key,
-) -> ResponseFuture<S, H, P::Key, Req>
+    closed: Closed,
+) -> Held<S, Req>
 where
     S: Service<Req> + Clone,
-    H: Deref<Target = Terms<C, W, P, X, D>>,
     P: Scope<Req>,
     D: ReadDeadline<Req>,
 {
+    let Closed { cell, hold, since } = closed;
     let store = terms.scope.store();
-    let now = Instant::now();
-    let (cell, hold) = match store.enter(&key, now) {
-        Ok(pass) => return ResponseFuture::calling(service.call(request), terms, key, pass),
-        Err(held) => held,
-    };
-    let waiter = Waiter::new(now, terms.max_wait.get(), terms.deadline.deadline(&request));
+    let waiter = Waiter::new(since, terms.max_wait.get(), terms.deadline.deadline(&request));
     // The instance that was polled ready goes, with whatever it holds for the call: a permit, a place in a queue.
     *service = service.clone();
-    if let Some(error) = waiter.refused(&hold, now) {
+    if let Some(error) = waiter.refused(&hold, since) {
         store.refused(&error);
-        return ResponseFuture::refused(error, terms);
+        return Err(Box::new(error));
     }
-    store.waits(&hold, now);
-    let waiting = Waiting::new(cell, waiter, now, service.clone(), request);
-    ResponseFuture::waiting(waiting, terms, key)
+    store.waits(&hold, since);
+    Ok(Box::pin(Waiting::new(cell, waiter, since, service.clone(), request)))
 }
