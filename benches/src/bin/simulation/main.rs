@@ -104,12 +104,20 @@ impl Page {
     fn small(&self) {
         head(
             "2, 3, 14, 15. A lone slow client; a blip; a closed loop; a server that stays slow",
-            &["lone client: answered", "blip of 2 s: calls lost of some 1400", "closed loop: attempts per call", "slow server: attempts per call / answered"],
+            &[
+                "lone client: answered",
+                "blip of 2 s: calls lost of some 1400",
+                "closed loop: attempts per call",
+                "slow server: attempts per call / answered",
+            ],
         );
         for player in Player::ALL {
-            let lone = spread(self.reports(|seed| scenarios::lone_client(player, 50_000, seed)).iter().map(Report::success));
-            let blip = spread(self.reports(|seed| scenarios::blip(player, seed)).iter().map(|report| report.lost() as f64));
-            let closed = spread(self.reports(|seed| scenarios::closed_loop(player, 60, seed)).iter().map(Report::amplification));
+            let lone =
+                spread(self.reports(|seed| scenarios::lone_client(player, 50_000, seed)).iter().map(Report::success));
+            let blip =
+                spread(self.reports(|seed| scenarios::blip(player, seed)).iter().map(|report| report.lost() as f64));
+            let closed =
+                spread(self.reports(|seed| scenarios::closed_loop(player, 60, seed)).iter().map(Report::amplification));
             let slow = self.reports(|seed| scenarios::slow_server(player, 300, seed));
             row(
                 player.name(),
@@ -184,7 +192,9 @@ impl Page {
             [("ours, no budget", scenarios::herd), ("exponential, no jitter", scenarios::herd_without_jitter)];
         for (name, play) in played {
             let reports = self.reports(play);
-            let fullest = reports.iter().map(|report| f64::from(report.first_retries_at.iter().max().copied().unwrap_or(0)) / 5000.0);
+            let fullest = reports
+                .iter()
+                .map(|report| f64::from(report.first_retries_at.iter().max().copied().unwrap_or(0)) / 5000.0);
             row(
                 name,
                 &[
@@ -224,7 +234,11 @@ impl Page {
                     let runs: Vec<_> = (1..=self.seeds).map(|seed| layers::quota(caller, processes, seed)).collect();
                     early += runs.iter().map(|run| run.early).sum::<u64>();
                     let refusals = spread(runs.iter().map(|run| run.refusals as f64));
-                    format!("{} / {}", worst(spread(runs.iter().map(layers::Quota::success)), false, 3), worst(refusals, true, 0))
+                    format!(
+                        "{} / {}",
+                        worst(spread(runs.iter().map(layers::Quota::success)), false, 3),
+                        worst(refusals, true, 0)
+                    )
                 })
                 .into();
             cells.push(early.to_string());
@@ -233,14 +247,14 @@ impl Page {
     }
 
     fn layers(&self) {
-        head(
-            "10, 11, 13. What the layers do, each by itself",
-            &["", "wanted"],
-        );
+        head("10, 11, 13. What the layers do, each by itself", &["", "wanted"]);
         let (took, attempts, hint) = layers::long_hint(Duration::from_secs(600), Duration::from_secs(30));
         row(
             "10. `Retry-After: 600` with a deadline of 30 s",
-            &[format!("ends after {took:?}, {attempts} attempt, asked for {hint:?}"), "at once, 1 attempt, hint in the error".to_owned()],
+            &[
+                format!("ends after {took:?}, {attempts} attempt, asked for {hint:?}"),
+                "at once, 1 attempt, hint in the error".to_owned(),
+            ],
         );
         for share in [0.3, 0.5, 0.75] {
             let answered = spread((1..=self.seeds).map(|seed| layers::breaker(share, 600, seed)));
@@ -256,12 +270,16 @@ impl Page {
             "11. all probes dropped for two minutes: seconds until closed, once well / probes dropped",
             &[format!("{} / {:.0}", worst(closed, true, 1), dropped.mean), "≤ 61: the longest open time".to_owned()],
         );
-        for (name, budget, wanted) in [("a standard budget each", true, "≤ 1.33 in the end"), ("no budgets", false, "27 is what to avoid")] {
+        for (name, budget, wanted) in
+            [("a standard budget each", true, "≤ 1.33 in the end"), ("no budgets", false, "27 is what to avoid")]
+        {
             let runs: Vec<_> = (1..=self.seeds).map(|seed| layers::nested(budget, seed)).collect();
             let all = worst(spread(runs.iter().map(|run| run.0)), true, 2);
             let last = worst(spread(runs.iter().map(|run| run.1)), true, 2);
             row(
-                &format!("13. three nested layers of 3 attempts, all fails for 5 min, {name}: attempts per call / in the last minute"),
+                &format!(
+                    "13. three nested layers of 3 attempts, all fails for 5 min, {name}: attempts per call / in the last minute"
+                ),
                 &[format!("{all} / {last}"), wanted.to_owned()],
             );
         }

@@ -71,11 +71,7 @@ fn lines(
             .label(line.name.as_str())
             .legend(move |(x, y)| PathElement::new([(x, y), (x + 18, y)], color.stroke_width(2)));
     }
-    chart
-        .configure_series_labels()
-        .background_style(WHITE.mix(0.85))
-        .position(legend)
-        .draw()?;
+    chart.configure_series_labels().background_style(WHITE.mix(0.85)).position(legend).draw()?;
     root.present()?;
     Ok(())
 }
@@ -107,7 +103,8 @@ fn delays(path: &Path) -> Done {
                 wait.delay(&Attempt::new(attempt), Class::transient(), &Err(()), random).as_secs_f64()
             });
             // Side by side, so that equal ones are seen.
-            let points = draws.enumerate().map(|(index, delay)| (f64::from(attempt) - 0.25 + index as f64 / 30.0, delay));
+            let points =
+                draws.enumerate().map(|(index, delay)| (f64::from(attempt) - 0.25 + index as f64 / 30.0, delay));
             let points: Vec<_> = points.collect();
             chart.draw_series(points.into_iter().map(|point| Circle::new(point, 1, COLORS[0].filled())))?;
         }
