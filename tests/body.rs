@@ -184,7 +184,7 @@ fn a_half_sent_body_is_taken_over() {
     let (polls, alive) = (steps.polls(), steps.alive());
     let (mut body, rest) = kept(steps, 100);
     assert_eq!(next_data(&mut body), "aa");
-    assert_eq!(Replay::check(&rest), Err(NotRepeatable::BeingRead));
+    assert_eq!(Replay::check(&rest), Ok(()));
     drop(body);
     assert_eq!(Replay::check(&rest), Ok(()));
     assert_eq!(polls.load(SeqCst), 1);
@@ -223,7 +223,7 @@ fn the_cap_counts_what_all_attempts_have_read() {
 }
 
 /// Whether an attempt was told that a later one has the body. It is told once.
-fn is_taken_over(body: &mut Replay) -> bool {
+fn is_taken_over<B: Body<Error: Into<BoxError>> + Unpin>(body: &mut ReplayBody<B>) -> bool {
     let error = next(body).expect("it is told").unwrap_err();
     error.to_string() == "a later attempt has taken over the body" && next(body).is_none() && body.is_end_stream()
 }
@@ -244,7 +244,7 @@ fn a_later_attempt_takes_over_from_the_one_that_still_reads() {
     assert_eq!((old.size_hint().lower(), old.size_hint().upper()), (0, None));
     assert!(is_taken_over(&mut old));
     assert_eq!(polls.load(SeqCst), 2);
-    assert_eq!(Replay::check(&rest), Err(NotRepeatable::BeingRead), "by the new one");
+    assert_eq!(Replay::check(&rest), Ok(()), "though the new one reads it");
     assert_eq!(text(&read(new).unwrap().0), "cc");
     assert_eq!(Replay::check(&rest), Ok(()));
     assert_eq!(text(&read(again(rest).0).unwrap().0), "aabbcc");
@@ -284,12 +284,11 @@ fn of_all_attempts_the_newest_has_the_body() {
 
 #[test]
 fn an_attempt_that_was_taken_over_does_not_hold_back_the_one_after() {
-    // The first is stuck for good; what counts is whether the newest still reads.
+    // The first is stuck for good.
     let (mut stuck, rest) = kept(Steps::new([data("aa"), data("bb")]), 100);
     next(&mut stuck);
     let (mut second, rest) = again(rest);
     next(&mut second);
-    assert_eq!(Replay::check(&rest), Err(NotRepeatable::BeingRead));
     drop(second);
     assert_eq!(Replay::check(&rest), Ok(()));
     assert_eq!(text(&read(Replay::again(rest, true).0).unwrap().0), "aabb");
@@ -586,28 +585,63 @@ fn whoever_comes_too_late_is_told_that_the_body_is_gone() {
         (vec![data("aa"), data("bb")], NotRepeatable::TooLong),
         (vec![data("aa"), Step::Fail("the client went away")], NotRepeatable::Failed),
     ] {
-        // Both are read before the later attempt is made, but after it was decided.
+        // Both are read before the later attempt is made, by one who was not told that it was decided.
         let (mut old, rest) = kept(Steps::new(steps), 3);
         next(&mut old);
-        assert_eq!(Replay::check(&rest), Err(NotRepeatable::BeingRead));
+        assert_eq!(Replay::check(&rest), Ok(()));
         let _ = next(&mut old);
+        assert_eq!(Replay::check(&rest), Err(expected));
         let (new, _) = again(rest);
         assert_eq!(reason(&read(new).unwrap_err()), Some(expected));
     }
 }
 
 #[test]
-fn a_body_that_was_read_to_its_end_can_be_sent_again_while_the_old_attempt_holds_it() {
-    // Until the end is seen, which takes another poll where the body does not tell.
-    let (mut old, rest) = kept(Steps::new([data("aa")]), 100);
-    next(&mut old);
-    assert_eq!(Replay::check(&rest), Err(NotRepeatable::BeingRead));
-    assert!(next(&mut old).is_none());
-    assert_eq!(Replay::check(&rest), Ok(()));
+fn from_when_a_later_attempt_is_decided_the_old_one_uses_up_nothing() {
+    let (step, alive) = tracked(5);
+    let (mut old, mut rest) = kept(Steps::new([step, Step::Pending, data("bb"), data("cc")]), 8);
+    drop(next(&mut old));
+    let (wakes, waker) = Wakes::new();
+    assert!(Pin::new(&mut old).poll_frame(&mut Context::from_waker(&waker)).is_pending());
+    let by_the_body = wakes.count();
+    assert_eq!(Replay::take_over(&mut rest), Ok(()));
+    assert_eq!(wakes.count(), by_the_body + 1, "it has nothing to wait for any more");
+    assert!(is_taken_over(&mut old));
+    // Once more changes nothing, nor does it whether the old one is still there.
+    assert_eq!(Replay::take_over(&mut rest), Ok(()));
+    drop(old);
+    let (mut new, mut rest) = again(rest);
+    next(&mut new);
+    assert_eq!(next_data(&mut new), "bb");
+    drop(new);
+    assert_eq!(Replay::take_over(&mut rest), Ok(()));
+    let (new, mut rest) = again(rest);
+    assert!(read(new).is_ok());
+    // By now it was too much to keep.
+    assert_eq!(Replay::take_over(&mut rest), Err(NotRepeatable::TooLong));
+    drop(rest);
+    assert_eq!(alive.load(SeqCst), 0);
+}
 
-    let (mut old, rest) = kept(Steps::new([data("aa")]).ends(Ends::Honest), 100);
+#[test]
+fn nothing_is_kept_for_an_attempt_that_was_decided_and_is_not_made() {
+    let (step, alive) = tracked(5);
+    let steps = Steps::new([step, data("bb")]);
+    let body_alive = steps.alive();
+    let (mut stuck, mut rest) = kept(steps, 100);
+    drop(next(&mut stuck));
+    assert_eq!(Replay::take_over(&mut rest), Ok(()));
+    assert_eq!((alive.load(SeqCst), body_alive.load(SeqCst)), (1, 1));
+    drop(rest);
+    assert_eq!((alive.load(SeqCst), body_alive.load(SeqCst)), (0, 0));
+    assert!(is_taken_over(&mut stuck));
+}
+
+#[test]
+fn a_body_that_was_read_to_its_end_can_be_sent_again_while_the_old_attempt_holds_it() {
+    let (mut old, mut rest) = kept(Steps::new([data("aa")]).ends(Ends::Honest), 100);
     next(&mut old);
-    assert_eq!(Replay::check(&rest), Ok(()));
+    assert_eq!(Replay::take_over(&mut rest), Ok(()));
     assert!(old.is_end_stream());
     // All of them at once, in turns.
     let (mut second, rest) = again(rest);
@@ -1150,7 +1184,7 @@ fn nothing_of_a_body_is_in_its_debug_output() {
     let (mut body, rest) = kept(Steps::new([data("secret"), data("secret")]), 100);
     next(&mut body);
     let shown = format!("{body:?} {rest:?}");
-    assert_eq!(shown, "ReplayBody { state: \"recording\", .. } KeptBody { check: Err(BeingRead), .. }");
+    assert_eq!(shown, "ReplayBody { state: \"recording\", .. } KeptBody { check: Ok(()), .. }");
     let mut collected = CollectedBody::from(Bytes::from("secret"));
     assert_eq!(format!("{collected:?}"), "CollectedBody { length: 6, trailers: 0 }");
     assert_eq!(collected.size_hint().exact(), Some(6));
@@ -1292,6 +1326,10 @@ impl<B: RepeatBody> Keep<Request<B>> for Flat {
         let (body, kept) = B::again(kept, last);
         (head.clone().map(|()| body), kept.map(|kept| (head, kept)))
     }
+
+    fn take_over(&self, (_, kept): &mut Self::Kept) -> bool {
+        B::take_over(kept).is_ok()
+    }
 }
 
 /// Five attempts as long as the server is at fault and the body is there.
@@ -1317,11 +1355,7 @@ impl<B: RepeatBody, Res, E> Policy<Request<B>, Response<Res>, E> for Five {
     ) -> Decision {
         match (outcome, kept) {
             (Ok(response), _) if !response.status().is_server_error() => Decision::Return,
-            (outcome, Some((_, kept))) if attempt.number() < 5 => match B::check(kept) {
-                Ok(()) => Decision::Retry { after: Duration::ZERO },
-                Err(NotRepeatable::BeingRead) if outcome.is_err() => Decision::Retry { after: Duration::ZERO },
-                Err(_) => Decision::GiveUp(StopReason::NotReplayable),
-            },
+            (_, Some(_)) if attempt.number() < 5 => Decision::Retry { after: Duration::ZERO },
             _ => Decision::GiveUp(StopReason::Exhausted),
         }
     }
@@ -1407,7 +1441,7 @@ async fn serve(
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_early_response_is_retried_if_the_connection_let_go_of_the_body() {
+async fn an_early_response_is_retried_whether_or_not_the_connection_let_go_of_the_body() {
     for holds in [false, true] {
         let held = Mutex::new(Vec::new());
         let (calls, held) = (&AtomicU32::new(0), &held);
@@ -1420,8 +1454,10 @@ async fn an_early_response_is_retried_if_the_connection_let_go_of_the_body() {
         );
         let request = Request::put("/").body(steps(&["a", "b", "c", "d"])).unwrap();
         let response = service.oneshot(request).await.unwrap();
-        let expected = if holds { (503, 1, "a") } else { (200, 3, "abcd") };
-        assert_eq!((response.status().as_u16(), calls.load(SeqCst), response.body().as_str()), expected);
+        assert_eq!((response.status().as_u16(), calls.load(SeqCst), response.body().as_str()), (200, 3, "abcd"));
+        let mut held = held.lock().unwrap();
+        assert_eq!(held.len(), if holds { 3 } else { 0 });
+        held.iter_mut().take(2).for_each(|body| assert!(is_taken_over(body)));
     }
 }
 

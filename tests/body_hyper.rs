@@ -17,7 +17,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tower::{BoxError, Service, ServiceBuilder, ServiceExt};
 use tower_tenacity::{
     Attempt, Decision, Keep, Policy, RetryLayer, StopReason,
-    body::{CollectBodyLayer, CollectedBody, NotRepeatable, RepeatBody, ReplayBody, ReplayBodyLayer},
+    body::{CollectBodyLayer, CollectedBody, RepeatBody, ReplayBody, ReplayBodyLayer},
 };
 
 /// Keeps the body, and rebuilds the head.
@@ -36,6 +36,10 @@ impl<B: RepeatBody> Keep<Request<B>> for Put {
     fn again(&self, kept: B::Kept, last: bool) -> (Request<B>, Option<B::Kept>) {
         let (body, kept) = B::again(kept, last);
         (Request::put(format!("http://{}/", self.0)).body(body).unwrap(), kept)
+    }
+
+    fn take_over(&self, kept: &mut B::Kept) -> bool {
+        B::take_over(kept).is_ok()
     }
 }
 
@@ -58,11 +62,7 @@ impl<B: RepeatBody, Res> Policy<Request<B>, Response<Res>, BoxError> for Put {
     ) -> Decision {
         match (outcome, kept) {
             (Ok(response), _) if response.status().is_success() => Decision::Return,
-            (outcome, Some(kept)) if attempt.number() < 3 => match B::check(kept) {
-                Err(NotRepeatable::BeingRead) if outcome.is_err() => Decision::Retry { after: Duration::ZERO },
-                Err(_) => Decision::GiveUp(StopReason::NotReplayable),
-                Ok(()) => Decision::Retry { after: Duration::ZERO },
-            },
+            (_, Some(_)) if attempt.number() < 3 => Decision::Retry { after: Duration::ZERO },
             _ => Decision::GiveUp(StopReason::Exhausted),
         }
     }
@@ -202,7 +202,25 @@ async fn a_half_sent_body_is_taken_over_from_an_attempt_whose_time_was_up() {
 }
 
 #[tokio::test]
-async fn an_early_answer_is_handed_on_while_the_upload_goes_on() {
+async fn an_early_success_is_handed_on_while_the_upload_goes_on() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (open, gate) = tokio::sync::oneshot::channel();
+    let server = async {
+        let (stream, _) = listener.accept().await.unwrap();
+        receive(&stream, "first half").await;
+        respond(&stream, "HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\ndone").await;
+        stream
+    };
+    let request = Request::put(format!("http://{address}/")).body(slow(gate)).unwrap();
+    let (response, stream) = tokio::join!(client(address, Duration::from_secs(20)).oneshot(request), server);
+    assert_eq!(response.unwrap().body().bytes(), "done");
+    open.send(()).unwrap();
+    assert!(receive(&stream, "second half").await.contains("second half"));
+}
+
+#[tokio::test]
+async fn an_early_failure_is_tried_again_and_the_upload_under_it_ends() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let (open, gate) = tokio::sync::oneshot::channel();
@@ -210,11 +228,21 @@ async fn an_early_answer_is_handed_on_while_the_upload_goes_on() {
         let (stream, _) = listener.accept().await.unwrap();
         receive(&stream, "first half").await;
         respond(&stream, "HTTP/1.1 503 Busy\r\ncontent-length: 4\r\n\r\nbusy").await;
-        stream
+        // This server would go on reading, as nginx does.
+        let reads_on = receive(&stream, "second half");
+        let goes_on = async {
+            let (stream, _) = listener.accept().await.unwrap();
+            receive(&stream, "first half").await;
+            open.send(()).unwrap();
+            let rest = receive(&stream, "second half").await;
+            respond(&stream, "HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\ndone").await;
+            (stream, rest)
+        };
+        tokio::join!(reads_on, goes_on)
     };
     let request = Request::put(format!("http://{address}/")).body(slow(gate)).unwrap();
-    let (response, stream) = tokio::join!(client(address, Duration::from_secs(20)).oneshot(request), server);
-    let response = response.unwrap();
-    assert_eq!((response.status().as_u16(), response.body().bytes().as_ref()), (503, &b"busy"[..]));
-    drop((open, stream));
+    let (response, (old, (_stream, new))) =
+        tokio::join!(client(address, Duration::from_secs(20)).oneshot(request), server);
+    assert_eq!(response.unwrap().body().bytes(), "done");
+    assert!(!old.contains("second half") && new.contains("second half"), "{old:?} {new:?}");
 }

@@ -46,6 +46,8 @@ struct Plan {
     before: Option<Release>,
     // Read through a retry of its own, which makes this many attempts more.
     inner: Option<usize>,
+    // Whether another attempt is decided some time before it is made.
+    taken_over: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -66,8 +68,9 @@ fn sent() -> impl Strategy<Value = Sent> {
 
 fn plan() -> impl Strategy<Value = Plan> {
     let release = prop_oneof![Just(Release::Dropped), Just(Release::ReadOn), Just(Release::ReadAlong)];
-    (0_usize..12, prop::bool::weighted(0.3), option::weighted(0.8, release), option::weighted(0.2, 0_usize..3))
-        .prop_map(|(reads, held, before, inner)| Plan { reads, held, before, inner })
+    let inner = option::weighted(0.2, 0_usize..3);
+    (0_usize..12, prop::bool::weighted(0.3), option::weighted(0.8, release), inner, any::<bool>())
+        .prop_map(|(reads, held, before, inner, taken_over)| Plan { reads, held, before, inner, taken_over })
 }
 
 /// What has become of the caller's body.
@@ -244,15 +247,13 @@ fn play(sent: &Sent, cap: usize, plans: &[Plan]) {
         assert_eq!(reader.seen, content, "sent once all the same");
         return;
     };
-    // Those that were not dropped, and whether the newest is among them and may read on.
+    // Those that were not dropped.
     let mut held: Vec<Reader> = Vec::new();
-    let mut is_held = false;
     for plan in plans {
         if let Some(Release::Dropped) = plan.before {
             held.clear();
-            is_held = false;
         }
-        if !is_held && next.is_none() && !log.borrow().is_gone(cap) {
+        if next.is_none() && !log.borrow().is_gone(cap) {
             assert_eq!(ReplayBody::check(&kept), Ok(()), "whoever else holds on to it");
         }
         let body = match next.take() {
@@ -315,23 +316,25 @@ fn play(sent: &Sent, cap: usize, plans: &[Plan]) {
             let own = error.is::<io::Error>();
             assert!(own || gone_inside, "it failed for no reason: {error}");
         }
-        is_held = plan.held && reader.is_reading();
         if plan.held {
             held.push(reader);
         } else {
             drop(reader);
         }
-        let log = log.borrow();
-        let expected = if log.read > cap {
+        let (read, gone) = (log.borrow().read, log.borrow().is_gone(cap));
+        let expected = if read > cap {
             Err(NotRepeatable::TooLong)
-        } else if log.failed {
+        } else if gone {
             Err(NotRepeatable::Failed)
-        } else if log.over || empty || !is_held {
-            Ok(())
         } else {
-            Err(NotRepeatable::BeingRead)
+            Ok(())
         };
         assert_eq!(ReplayBody::check(&kept), expected, "{log:?}");
+        if plan.taken_over {
+            assert_eq!(ReplayBody::take_over(&mut kept), expected);
+            held.iter_mut().for_each(|reader| reader.read_in_vain(&content, end, gone));
+            assert!(gone || log.borrow().read == read, "nothing was used up");
+        }
     }
     drop(next);
     // Read to its end, at last, while some may be stuck.

@@ -112,7 +112,7 @@ impl Keep<u32> for Even {
         (kept, (!last).then_some(kept))
     }
 
-    fn is_repeatable(&self, kept: &u32, _: bool) -> bool {
+    fn is_repeatable(&self, kept: &u32) -> bool {
         kept % 2 == 0
     }
 }

@@ -537,12 +537,13 @@ async fn an_early_answer_may_be_lost_with_its_connection_and_means_the_same() {
 }
 
 #[tokio::test]
-async fn an_upload_that_streams_and_that_nobody_reads_is_not_waited_for() {
+async fn an_upload_that_streams_and_that_nobody_reads_is_not_waited_for_but_sent_again() {
     let server = Server::start([busy().after_reading(0), ok("done")]).await;
     let log = Log::default();
     let body = streamed((0..12).map(|_| vec![b'x'; 1 << 20]));
-    upload(&log, Speaks::One, Request::put(&server.uri).body(body).unwrap()).await.unwrap().is(503, "busy");
-    assert_eq!((log.take(), server.counts()), (vec![GaveUp(StopReason::NotReplayable)], (1, 1)));
+    upload(&log, Speaks::One, Request::put(&server.uri).body(body).unwrap()).await.unwrap().is(200, "done");
+    assert_eq!((log.take(), server.counts()), (vec![TRANSIENT, Done(2)], (2, 2)));
+    assert_eq!(server.seen()[1].body.len(), LARGE);
 }
 
 /// What the log of a 429 with these headers says.
@@ -921,13 +922,14 @@ async fn an_upload_over_http_2_that_nobody_reads_is_sent_again_when_it_was_answe
 }
 
 #[tokio::test]
-async fn an_upload_over_http_2_that_streams_on_is_not_waited_for() {
+async fn an_upload_over_http_2_that_streams_on_is_not_waited_for_but_sent_again() {
     let server = two::Server::start([act([Part::Head(503, true)]).early(), two::ok("done")]).await;
     let log = Log::default();
     // Answered while there is more to come than its window holds.
     let body = streamed((0..20).map(|_| vec![b'x'; 10_000]));
-    upload(&log, Speaks::Two, Request::put(&server.uri).body(body).unwrap()).await.unwrap().is(503, "");
-    assert_eq!((log.take(), server.counts()), (vec![GaveUp(StopReason::NotReplayable)], (1, 1)));
+    upload(&log, Speaks::Two, Request::put(&server.uri).body(body).unwrap()).await.unwrap().is(200, "done");
+    assert_eq!((log.take(), server.counts()), (vec![TRANSIENT, Done(2)], (2, 1)));
+    assert_eq!(server.seen()[1].body.len(), 200_000);
 }
 
 #[tokio::test]

@@ -40,6 +40,14 @@
 //!         let (body, kept) = B::again(kept, last);
 //!         (head.clone().map(|()| body), kept.map(|kept| (head, kept)))
 //!     }
+//!
+//!     fn is_repeatable(&self, (_, kept): &Self::Kept) -> bool {
+//!         B::check(kept).is_ok()
+//!     }
+//!
+//!     fn take_over(&self, (_, kept): &mut Self::Kept) -> bool {
+//!         B::take_over(kept).is_ok()
+//!     }
 //! }
 //!
 //! /// A handler that is overloaded at first.
@@ -77,10 +85,11 @@
 //!   buffer it was cut from, which can be larger than the frame.
 //! * **The cap counts what was read, not what there is.** An attempt that fails early leaves the rest to the next one,
 //!   which sends what was kept and then streams on.
-//! * **One attempt at a time reads on, the newest.** While an attempt holds a body that was not read to its end, the answer is
-//!   [`BeingRead`](NotRepeatable::BeingRead). An attempt made all the same takes over at once, though a connection may hold on to the
-//!   old one: hyper does over HTTP/1, until what it has written of a body has gone out to a server that may have stopped reading.
-//!   The old attempt reads nothing from then on, and fails when it is polled; one that waits for the body is woken for that. What is
+//! * **One attempt at a time reads on, the newest.** An attempt may have ended before its body was read to the end: it was cut, or answered
+//!   early, by a server that goes on reading as nginx does. A connection may hold on to its body, too: hyper does over HTTP/1,
+//!   until what it has written has gone out to a server that may have stopped reading. Once a retry is decided
+//!   ([`take_over`](RepeatBody::take_over)), and before its wait, the old attempt reads nothing more, whoever holds it, and fails when it is polled; one that waits
+//!   for the body is woken for that. Until then an upload that was answered early goes on, also under a response that is handed on. What is
 //!   kept is kept by those who may still send it, not by whoever was taken over. A body that was read to its end is shared,
 //!   whoever holds it.
 //! * **A body that fails is not sent again.** Whoever sends it is at fault, and its error has been handed on. One that panics has failed.

@@ -7,9 +7,9 @@ use std::{error::Error, fmt};
 /// a [`ReplayBody`](super::ReplayBody) it is kept while the first attempt streams it. A body type of your own that is
 /// neither implements this trait.
 ///
-/// It is meant for the [`Keep`](crate::Keep) of a whole request, whose three moments it follows: [`keep`](Self::keep)
-/// before the first attempt, [`check`](Self::check) when a failed attempt might be followed by another,
-/// and [`again`](Self::again) when that one is made.
+/// It is meant for the [`Keep`](crate::Keep) of a whole request, whose moments it follows: [`keep`](Self::keep)
+/// before the first attempt, [`check`](Self::check) when a failed attempt might be followed by another, [`take_over`](Self::take_over) when it
+/// will be, and [`again`](Self::again) when that one is made.
 ///
 /// ```
 /// use tower_tenacity::{Keep, body::RepeatBody};
@@ -27,6 +27,12 @@ use std::{error::Error, fmt};
 ///     fn again(&self, (number, kept): Self::Kept, last: bool) -> (Numbered<B>, Option<Self::Kept>) {
 ///         let (body, kept) = B::again(kept, last);
 ///         (Numbered(number, body), kept.map(|kept| (number, kept)))
+///     }
+///     fn is_repeatable(&self, (_, kept): &Self::Kept) -> bool {
+///         B::check(kept).is_ok()
+///     }
+///     fn take_over(&self, (_, kept): &mut Self::Kept) -> bool {
+///         B::take_over(kept).is_ok()
 ///     }
 /// }
 ///
@@ -47,18 +53,23 @@ pub trait RepeatBody: Sized {
     ///
     /// # Errors
     ///
-    /// [`TooLong`](NotRepeatable::TooLong) and [`Failed`](NotRepeatable::Failed) are final: the request must not be
-    /// sent again. [`BeingRead`](NotRepeatable::BeingRead) is not: the ended attempt has yet to let go of the body,
-    /// and the next one would take it away. After an early *response* the upload goes on for as long as the
-    /// server likes, so that the response is handed on; after an *error* or a timeout nobody needs the old
-    /// upload, and another attempt may be made.
+    /// Where it answers with a [`NotRepeatable`], the request must not be sent again.
     fn check(kept: &Self::Kept) -> Result<(), NotRepeatable>;
+
+    /// Another attempt was decided: the one before, which may live on in a connection, reads no more. Defaults to what
+    /// [`check`](Self::check) says.
+    ///
+    /// # Errors
+    ///
+    /// As [`check`](Self::check).
+    fn take_over(kept: &mut Self::Kept) -> Result<(), NotRepeatable> {
+        Self::check(kept)
+    }
 
     /// The body for a later attempt. `last` says that no attempt can follow, so that nothing needs to be kept.
     ///
-    /// It always gives a body, as [`Keep::again`](crate::Keep::again) does. Where [`check`](Self::check) answers that
-    /// it is still being read, the body given here takes over, and the old attempt reads no more; where it answers
-    /// that it is too long or failed, reading the body given here fails with that [`NotRepeatable`]. It is never cut short.
+    /// It always gives a body, as [`Keep::again`](crate::Keep::again) does. Where [`check`](Self::check) answers that it cannot be sent again,
+    /// reading the body given here fails with that [`NotRepeatable`]. It is never cut short.
     fn again(kept: Self::Kept, last: bool) -> (Self, Option<Self::Kept>);
 }
 
@@ -84,13 +95,10 @@ impl<B: Clone> RepeatBody for B {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum NotRepeatable {
-    /// More of it was read than may be kept. Final.
+    /// More of it was read than may be kept.
     TooLong,
-    /// The attempt before still holds it and may go on reading, unless another one takes over. The only reason that
-    /// can pass.
-    BeingRead,
     /// It failed while it was read: its source, often the client of this server, is at fault, and reading it again
-    /// cures nothing. Final.
+    /// cures nothing.
     Failed,
 }
 
@@ -98,7 +106,6 @@ impl fmt::Display for NotRepeatable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::TooLong => "the body is too long to be sent again",
-            Self::BeingRead => "the body is still being read by an earlier attempt",
             Self::Failed => "the body failed while an earlier attempt read it",
         })
     }

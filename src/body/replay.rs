@@ -500,6 +500,10 @@ impl<B: Body> RepeatBody for ReplayBody<B> {
         kept.kept.as_ref().map_or(Ok(()), |kept| kept.shared.check())
     }
 
+    fn take_over(kept: &mut KeptBody<B>) -> Result<(), NotRepeatable> {
+        kept.kept.as_ref().map_or(Ok(()), |kept| kept.shared.take_over())
+    }
+
     fn again(mut kept: KeptBody<B>, last: bool) -> (Self, Option<KeptBody<B>>) {
         let Some(Kept { shared, start }) = kept.kept.take() else {
             return (Self { state: State::Ended }, (!last).then_some(kept));

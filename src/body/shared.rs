@@ -2,7 +2,7 @@
 //!
 //! The body and what was read of it are in a slot. The newest attempt reads on, whoever held it before: a later attempt
 //! takes over by having a higher number, and an attempt looks for its number under the lock before it touches
-//! the body. So nothing is read by an older attempt once a newer one has had the lock.
+//! the body. So nothing is read by an older attempt once its number has passed and the lock has been free.
 //!
 //! The lock is held while the body is polled, which is code of somebody else. Nobody waits for it then, as that code may do
 //! anything, with other attempts of the same body too: who finds it taken comes back later. A lock that is waited for
@@ -164,11 +164,25 @@ impl<B> Shared<B> {
             Err(NotRepeatable::TooLong)
         } else if word.is(FAILED) || self.slot.is_poisoned() {
             Err(NotRepeatable::Failed)
-        } else if word.is(READING) {
-            Err(NotRepeatable::BeingRead)
         } else {
             Ok(())
         }
+    }
+
+    /// The attempt that may read, if there is one, reads no more. For one who keeps the body.
+    pub(super) fn take_over(&self) -> Result<(), NotRepeatable> {
+        self.change(|word| match word.is(READING) && !word.is(WHOLE) {
+            true => word.0.wrapping_add(NUMBER) - READING - HANDLE,
+            false => word.0,
+        });
+        let waiting = self.try_lock().and_then(|mut slot| match &mut *slot {
+            Slot::Part(part) => part.waiting.take(),
+            _ => None,
+        });
+        if let Some(waiting) = waiting {
+            waiting.wake();
+        }
+        self.check()
     }
 
     /// One more who may send the body, beside the one who asks.

@@ -121,15 +121,20 @@ impl<Req> Keep<Req> for BoxKeep<Req> {
         self.0.again(kept, last)
     }
 
-    fn is_repeatable(&self, kept: &BoxKept, answered: bool) -> bool {
-        self.0.is_repeatable(kept, answered)
+    fn is_repeatable(&self, kept: &BoxKept) -> bool {
+        self.0.is_repeatable(kept)
+    }
+
+    fn take_over(&self, kept: &mut BoxKept) -> bool {
+        self.0.take_over(kept)
     }
 }
 
 trait ErasedKeep<Req>: Send + Sync {
     fn first(&self, request: Req) -> (Req, Option<BoxKept>);
     fn again(&self, kept: BoxKept, last: bool) -> (Req, Option<BoxKept>);
-    fn is_repeatable(&self, kept: &BoxKept, answered: bool) -> bool;
+    fn is_repeatable(&self, kept: &BoxKept) -> bool;
+    fn take_over(&self, kept: &mut BoxKept) -> bool;
 }
 
 // A kept value only ever returns to the policy that made it: both live in one call.
@@ -150,8 +155,12 @@ where
         (request, kept.map(|kept| BoxKept(Box::new(kept))))
     }
 
-    fn is_repeatable(&self, kept: &BoxKept, answered: bool) -> bool {
-        Keep::is_repeatable(self, kept.0.downcast_ref().expect(SAME_POLICY), answered)
+    fn is_repeatable(&self, kept: &BoxKept) -> bool {
+        Keep::is_repeatable(self, kept.0.downcast_ref().expect(SAME_POLICY))
+    }
+
+    fn take_over(&self, kept: &mut BoxKept) -> bool {
+        Keep::take_over(self, kept.0.downcast_mut().expect(SAME_POLICY))
     }
 }
 

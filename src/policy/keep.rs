@@ -35,15 +35,18 @@ pub trait Keep<Req> {
     /// needs to be kept.
     fn again(&self, kept: Self::Kept, last: bool) -> (Req, Option<Self::Kept>);
 
-    /// Whether [`again`](Keep::again) can make a request now. Asked after an attempt failed and before the wait: where it
-    /// answers `false`, the call ends with that failure as [`NotReplayable`](crate::StopReason::NotReplayable). Defaults to
-    /// `true`.
-    ///
-    /// `answered` says that the attempt ended with a response. The server may then still be reading what it answered
-    /// early; after an error nobody needs it to.
-    fn is_repeatable(&self, kept: &Self::Kept, answered: bool) -> bool {
-        let _ = (kept, answered);
+    /// Whether [`again`](Keep::again) can make a request now. Asked before a retry is decided: where it answers `false`, the call ends
+    /// as [`NotReplayable`](crate::StopReason::NotReplayable). Defaults to `true`.
+    fn is_repeatable(&self, kept: &Self::Kept) -> bool {
+        let _ = kept;
         true
+    }
+
+    /// A retry was decided: the attempt before, which may live on in a connection, must use up nothing more of what is kept. Called
+    /// before the wait, and answers once more whether [`again`](Keep::again) can make a request. Defaults to what
+    /// [`is_repeatable`](Keep::is_repeatable) says.
+    fn take_over(&self, kept: &mut Self::Kept) -> bool {
+        self.is_repeatable(kept)
     }
 }
 

@@ -380,12 +380,10 @@ impl<S, W, C, H, K, B> RetryPolicy<S, W, C, H, K, B> {
         // Asked last: what is taken out is used, or given back when the call is dropped before that.
         let pause = if matches!(class, Class::Unsent { .. }) || self.options.is_idempotent() {
             self.pause(attempt, class, retry_after, outcome).and_then(|delay| match kept {
-                Some(kept) if self.keep.is_repeatable(kept, outcome.is_ok()) => {
-                    match self.budget.withdraw(|| attempt.now()) {
-                        true => Ok((delay, kept)),
-                        false => Err(StopReason::Budget),
-                    }
-                }
+                Some(kept) if self.keep.is_repeatable(kept) => match self.budget.withdraw(|| attempt.now()) {
+                    true => Ok((delay, kept)),
+                    false => Err(StopReason::Budget),
+                },
                 _ => Err(StopReason::NotReplayable),
             })
         } else {

@@ -225,8 +225,7 @@ where
                 }
                 Decision::Retry { after } => after,
             };
-            let answered = outcome.is_ok();
-            if !this.spare.as_ref().is_some_and(|spare| this.policy.keep().is_repeatable(&spare.kept, answered)) {
+            if !this.spare.as_mut().is_some_and(|spare| this.policy.keep().take_over(&mut spare.kept)) {
                 let reason = Some(StopReason::NotReplayable);
                 return Poll::Ready(Some(M::finish(this.story, &attempt, reason, outcome)));
             }

@@ -3,10 +3,7 @@ use std::{fmt, mem, ptr};
 use bytes::Bytes;
 use http::{Extensions, HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, Version, header::Entry};
 
-use crate::{
-    body::{NotRepeatable, RepeatBody},
-    policy::Keep,
-};
+use crate::{body::RepeatBody, policy::Keep};
 
 /// Keeps HTTP requests: sends the original first and builds later ones from a flat copy of its head.
 ///
@@ -64,13 +61,12 @@ impl<B: RepeatBody> Keep<Request<B>> for FlatCopy {
         (request, body_kept.map(|body| FlatRequest { method, uri, version, headers, extensions, body }))
     }
 
-    fn is_repeatable(&self, kept: &Self::Kept, answered: bool) -> bool {
-        match B::check(&kept.body) {
-            Ok(()) => true,
-            // Nobody needs the upload of an attempt that ended with an error; one that was answered early goes on.
-            Err(NotRepeatable::BeingRead) => !answered,
-            Err(_) => false,
-        }
+    fn is_repeatable(&self, kept: &Self::Kept) -> bool {
+        B::check(&kept.body).is_ok()
+    }
+
+    fn take_over(&self, kept: &mut Self::Kept) -> bool {
+        B::take_over(&mut kept.body).is_ok()
     }
 }
 

@@ -44,7 +44,7 @@
 //! | GET, HEAD, OPTIONS, TRACE, PUT, DELETE and QUERY, PROPFIND, REPORT, SEARCH | after 408, 425, 429, 500, 502, 503, 504, a 403 that is a rate limit, a 413 with a delay; after a lost connection or a timeout | repeating them changes nothing ([`Idempotency`]). What an outcome means is [`Classifier`]'s: both tables are there, and [`statuses`](Classifier::statuses) |
 //! | POST, PATCH and methods unknown | only if it never reached the server: refused connection, `REFUSED_STREAM`, `GOAWAY` with `NO_ERROR` | they might be carried out twice. An `Idempotency-Key`, an [`Idempotent`] extension or [a hook](Idempotency) makes them the like of the others, or a GET the like of these |
 //! | CONNECT, requests with `Upgrade` | never | the connection becomes something else |
-//! | a body that streams | never | it is gone once it was sent: [`ReplayBodyLayer`](crate::body::ReplayBodyLayer) keeps it while it streams, up to its cap; beyond, and while a server that answered early may still read it, the response is handed on |
+//! | a body that streams | never | it is gone once it was sent: [`ReplayBodyLayer`](crate::body::ReplayBodyLayer) keeps it while it streams, up to its cap; beyond that the response is handed on |
 //! | anything a layer further out is retrying | never | [`Mark`]: `N + M − 1` attempts in all, not `N · M` |
 //! | any response from 100 to 399, or with another status | never, unless the server says `x-should-retry: true`; with `false` never at all | it is an answer, or the same would come again |
 //!
