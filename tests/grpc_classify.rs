@@ -473,6 +473,31 @@ fn permission_to_retry_at_once_means_the_policys_own_wait() {
     assert!((Duration::from_secs(1)..=Duration::from_secs(2)).contains(&after), "{after:?}");
 }
 
+#[tokio::test(start_paused = true)]
+async fn an_attempt_that_is_cut_is_over_time_and_gets_no_more_than_is_left() {
+    let second = Duration::from_secs(1);
+    for (policy, calls, seconds) in [
+        (RetryPolicy::grpc().wait(wait::none()), 1, 2),
+        // The second has two seconds as well, the third what is left of five.
+        (RetryPolicy::grpc().also_retry(Code::DeadlineExceeded).wait(wait::none()), 3, 5),
+    ] {
+        let called = std::cell::Cell::new(0);
+        let stuck = tower::service_fn(|_: Request<()>| {
+            called.set(called.get() + 1);
+            std::future::pending::<Result<Response<()>, Infallible>>()
+        });
+        let stack = tower::ServiceBuilder::new()
+            .layer(tower_tenacity::RetryLayer::new(policy))
+            .layer(tower_tenacity::timeout::AttemptTimeoutLayer::http(2 * second))
+            .service(stuck);
+        let began = tokio::time::Instant::now();
+        let request = Request::builder().header("grpc-timeout", "5S").body(()).expect("a request");
+        let error = tower::ServiceExt::oneshot(stack, request).await.expect_err("out of time");
+        assert!(error.is::<tower_tenacity::timeout::TimedOut>());
+        assert_eq!((called.get(), began.elapsed()), (calls, seconds * second));
+    }
+}
+
 #[test]
 fn the_deadline_of_a_request_holds_for_its_call() {
     let request = |timeout| Request::builder().header("grpc-timeout", timeout).body(()).expect("a request");

@@ -33,7 +33,7 @@ use tower_tenacity::{
     policy::{
         budget::{Budget, Funds},
         grpc,
-        http::{FlatCopy, Mark},
+        http::{Deadlines, FlatCopy, Mark},
     },
     stop, wait,
 };
@@ -160,7 +160,7 @@ impl Log {
     }
 }
 
-type Watched = (((((), grpc::Deadline), Mark), grpc::PreviousAttempts), hooks::Observed<Log>);
+type Watched = ((((((), Deadlines), grpc::Deadline), Mark), grpc::PreviousAttempts), hooks::Observed<Log>);
 type Retried = http::Request<ReplayBody<Body>>;
 
 fn policy(

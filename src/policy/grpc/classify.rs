@@ -56,7 +56,7 @@ use crate::policy::{
 /// |---|---|---|
 /// | an HTTP/2 stream refused by the server | never sent | it was not looked at |
 /// | an HTTP/2 stream reset for another reason | that of the code it stands for: `INTERNAL`, `CANCELLED`, … | the server had begun; that is no lost connection |
-/// | a timeout, tonic's or tower's | that of `DEADLINE_EXCEEDED` | the call may have been carried out |
+/// | a timeout, tonic's, tower's or that of an [attempt](crate::timeout) | that of `DEADLINE_EXCEEDED` | the call may have been carried out |
 /// | anything else | as in [`http::classify`](crate::policy::http::classify); transient errors only with `UNAVAILABLE` | a lost connection is `UNAVAILABLE` in gRPC |
 ///
 /// ```

@@ -67,7 +67,9 @@ fn header_value(left: Duration) -> Option<HeaderValue> {
 ///
 /// A gRPC deadline holds for all attempts together. `grpc-timeout` becomes the call's
 /// [timeout](crate::RetryPolicy::timeout), unless the policy's own is shorter; every attempt is sent with the time that is left.
-/// The server keeps to that, and on this side tonic's channel does: it cuts an attempt that is under way. A
+/// The server keeps to that, and on this side tonic's channel does: it cuts an attempt that is under way. (What is left is also
+/// among the extensions of each attempt by [`http::Deadlines`](crate::policy::http::Deadlines), which is in
+/// [`RetryPolicy::grpc`](crate::RetryPolicy::grpc), for [`AttemptTimeoutLayer::http`](crate::timeout::AttemptTimeoutLayer::http).) A
 /// [`per_request`](crate::RetryPolicy::per_request) that is added later and sets a timeout has the last word.
 ///
 /// ```
@@ -114,6 +116,10 @@ impl<B, Kept, Res, E> Hooks<Request<B>, Kept, Res, E> for Deadline {
 
     fn is_timed(&self) -> bool {
         // A call that has a timeout is timed anyway.
+        false
+    }
+
+    fn sees_success(&self) -> bool {
         false
     }
 }

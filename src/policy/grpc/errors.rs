@@ -1,12 +1,12 @@
 //! The codes of failures that have no response: of a stream that was reset, of a time that was up.
 //!
-//! The types belong to crates that are not depended on, so they are recognised by what they display. The texts are those of h2
+//! But for our own, the types belong to crates that are not depended on, so they are recognised by what they display. The texts are those of h2
 //! 0.4.20 (`src/error.rs`, `src/frame/reason.rs`), tonic 0.14.5 (`src/status.rs`) and tower 0.5.3.
 
 use std::error::Error;
 
 use super::Code;
-use crate::policy::classify::causes;
+use crate::{policy::classify::causes, timeout::TimedOut};
 
 /// A chain that is longer goes in circles.
 const DEPTH: usize = 32;
@@ -16,6 +16,9 @@ const DEPTH: usize = 32;
 #[cold]
 pub(super) fn code_of(outermost: &(dyn Error + 'static)) -> Option<Code> {
     causes(outermost).take(DEPTH).find_map(|error| {
+        if error.is::<TimedOut>() {
+            return Some(Code::DeadlineExceeded);
+        }
         let shown = error.to_string();
         match &*shown {
             // tonic's channel, by `grpc-timeout` and `Endpoint::timeout`; tower's `Timeout`.

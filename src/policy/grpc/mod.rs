@@ -38,7 +38,8 @@
 //!   only what never reached the server is sent again by
 //!   `.per_request(|request: &Request<_>| CallOptions::new().idempotent(request.uri().path() != "/shop.Till/Pay"))`.
 //! * [`deadline()`] makes `grpc-timeout` the limit of the whole call and tells each attempt what is left;
-//!   [`timeout()`] only reads it.
+//!   [`timeout()`] only reads it. Below a policy for gRPC, [`AttemptTimeoutLayer::http`](crate::timeout::AttemptTimeoutLayer::http) knows what is left,
+//!   too; an attempt that it cuts is `DEADLINE_EXCEEDED`, and not made again unless that is asked for.
 //! * [`previous_attempts()`] tells the server that it is asked again.
 //!
 //! # With tonic
@@ -49,6 +50,33 @@
 //!
 //! A channel that is [connected lazily](https://docs.rs/tonic/0.14/tonic/transport/struct.Endpoint.html#method.connect_lazy)
 //! reports a server that is down as the error of a call, which is retried; others report it once, before there are calls.
+//!
+//! # With what protects the server
+//!
+//! The whole stack, over any channel. To a [breaker](crate::circuit_breaker) a failure is what its classifier would have tried again, so
+//! it is told that a time that is up, and a bug, count as well:
+//!
+//! ```
+//! use std::time::Duration;
+//! use http::{Request, Response};
+//! use tower::{ServiceBuilder, ServiceExt, service_fn};
+//! use tower_tenacity::{
+//!     RetryLayer, RetryPolicy, circuit_breaker::{BreakerPolicy, CircuitBreakerLayer}, cooldown::CooldownLayer,
+//!     policy::grpc::{self, Code}, timeout::AttemptTimeoutLayer,
+//! };
+//!
+//! # #[tokio::main(flavor = "current_thread", start_paused = true)] async fn main() -> Result<(), tower::BoxError> {
+//! # let channel = service_fn(|request: Request<&'static str>| async move { Ok::<_, std::io::Error>(Response::new(request.into_body())) });
+//! let failures = grpc::classify().also_retry(Code::DeadlineExceeded).also_retry(Code::Internal);
+//! let channel = ServiceBuilder::new()
+//!     .layer(RetryLayer::new(RetryPolicy::grpc().timeout(Duration::from_secs(30))))
+//!     .layer(CooldownLayer::new(grpc::classify()))
+//!     .layer(CircuitBreakerLayer::new(BreakerPolicy::new()).classify(failures))
+//!     .layer(AttemptTimeoutLayer::http(Duration::from_secs(10)))
+//!     .service(channel);
+//! assert_eq!(channel.oneshot(Request::new("Ada")).await?.into_body(), "Ada");
+//! # Ok(()) }
+//! ```
 //!
 //! # Streams
 //!

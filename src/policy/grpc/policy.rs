@@ -3,7 +3,7 @@ use crate::policy::{
     RetryPolicy,
     budget::{Budget, Funds},
     classify::Typed,
-    http::{FlatCopy, Mark},
+    http::{Deadlines, FlatCopy, Mark},
     stop, wait,
 };
 
@@ -15,14 +15,15 @@ pub type GrpcPolicy<M = Typed> = RetryPolicy<
     stop::AfterAttempt,
     wait::FlooredJitter,
     Classifier<M>,
-    (((), Deadline), Mark),
+    ((((), Deadlines), Deadline), Mark),
     FlatCopy,
     Funds<Budget>,
 >;
 
 impl RetryPolicy {
     /// How unary gRPC calls are retried: three attempts, [floored jitter](wait::floored_jitter) where the server names no delay
-    /// and the server's delay where it does, within the [deadline](deadline()) that comes with the request. What is
+    /// and the server's delay where it does, within the deadline that comes with the request, as [`grpc-timeout`](deadline()) or
+    /// among its [extensions](Deadlines). What is
     /// retried is said by the [`Classifier`]: `UNAVAILABLE`, whichever method was called, lost connections, and
     /// `RESOURCE_EXHAUSTED` if the server says when.
     ///
@@ -57,7 +58,7 @@ impl RetryPolicy {
     /// Where the policy gets a [classifier](RetryPolicy::classify) of another kind, the parameter has to be written:
     /// `RetryPolicy::grpc::<Typed>()`, with whichever [marker](crate::classify::Typed).
     pub fn grpc<M>() -> GrpcPolicy<M> {
-        Self::new().classify(classify()).keep(FlatCopy).hook(deadline()).hook(Mark).budget(Budget::standard())
+        Self::new().classify(classify()).keep(FlatCopy).hook(Deadlines).hook(deadline()).hook(Mark).budget(Budget::standard())
     }
 }
 
