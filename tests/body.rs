@@ -596,6 +596,29 @@ fn whoever_comes_too_late_is_told_that_the_body_is_gone() {
     }
 }
 
+// HTTP/1 sends no trailers with a body whose length is known.
+#[test]
+fn a_body_with_trailers_that_did_not_say_its_length_never_does() {
+    for exact in [Some(4), None] {
+        let steps = Steps::new([data("aa"), data("bb"), Step::Trailers(trailers())]);
+        let steps = if exact.is_some() { steps.hint(Hint::Honest) } else { steps };
+        let (first, rest) = kept(steps, 100);
+        assert_eq!(first.size_hint().exact(), exact);
+        read(first).unwrap();
+        let (mut second, rest) = again(rest);
+        assert_eq!((second.size_hint().lower(), second.size_hint().exact()), (4, exact));
+        next(&mut second);
+        assert_eq!(second.size_hint().exact(), exact.map(|_| 2));
+        // A retry inside of it knows no more.
+        let (inner, _) = second.keep();
+        assert_eq!(inner.size_hint().exact(), exact.map(|_| 2));
+        assert_eq!(read(again(rest).0).unwrap().1, Some(trailers()));
+    }
+    let (first, rest) = kept(Steps::new([data("aa"), data("bb")]), 100);
+    read(first).unwrap();
+    assert_eq!(again(rest).0.size_hint().exact(), Some(4), "there are none");
+}
+
 #[test]
 fn from_when_a_later_attempt_is_decided_the_old_one_uses_up_nothing() {
     let (step, alive) = tracked(5);
@@ -1500,6 +1523,14 @@ async fn a_body_that_fails_fails_the_call_once() {
 }
 
 // Responses that are read inside the attempt.
+
+#[tokio::test]
+async fn a_collected_body_says_its_length_unless_there_are_trailers() {
+    let with = collect(Steps::new([data("aa"), Step::Trailers(trailers())]), 100).await.unwrap();
+    assert_eq!((with.size_hint().lower(), with.size_hint().exact()), (2, None));
+    let without = collect(Steps::new([data("aa")]), 100).await.unwrap();
+    assert_eq!(without.size_hint().exact(), Some(2));
+}
 
 async fn collect<B>(body: B, cap: usize) -> Result<CollectedBody, BoxError>
 where

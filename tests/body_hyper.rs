@@ -16,7 +16,7 @@ use hyper_util::{
 use tokio::net::{TcpListener, TcpStream};
 use tower::{BoxError, Service, ServiceBuilder, ServiceExt};
 use tower_tenacity::{
-    Attempt, Decision, Keep, Policy, RetryLayer, StopReason,
+    Attempt, Decision, Keep, Policy, RetryLayer, RetryPolicy, StopReason,
     body::{CollectBodyLayer, CollectedBody, RepeatBody, ReplayBody, ReplayBodyLayer},
 };
 
@@ -199,6 +199,30 @@ async fn a_half_sent_body_is_taken_over_from_an_attempt_whose_time_was_up() {
     let (response, request) = tokio::join!(client(address, Duration::from_secs(2)).oneshot(request), server);
     assert_eq!(response.unwrap().body().bytes(), "done");
     assert!(request.contains("first half") && request.contains("second half"), "{request}");
+}
+
+#[tokio::test]
+async fn trailers_are_sent_every_time() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let server = async {
+        let (stream, _) = listener.accept().await.unwrap();
+        for response in ["HTTP/1.1 503 Busy\r\ncontent-length: 4\r\n\r\nbusy", OK] {
+            let request = receive(&stream, "checksum: abc\r\n\r\n").await;
+            assert!(request.contains("chunked") && request.contains("hello"), "{request}");
+            respond(&stream, response).await;
+        }
+    };
+    let client: Client<HttpConnector, ReplayBody<Steps>> = Client::builder(TokioExecutor::new()).build_http();
+    let client = ServiceBuilder::new()
+        .layer(ReplayBodyLayer::new(1024))
+        .layer(RetryLayer::new(RetryPolicy::http()))
+        .timeout(Duration::from_secs(5))
+        .service(client);
+    let body = Steps::new([data("hello"), bodies::Step::Trailers(bodies::trailers())]);
+    let request = Request::put(format!("http://{address}/")).header("trailer", "checksum").body(body).unwrap();
+    let (response, ()) = tokio::join!(client.oneshot(request), server);
+    assert_eq!(response.unwrap().status(), 200);
 }
 
 #[tokio::test]

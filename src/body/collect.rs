@@ -339,7 +339,14 @@ impl Body for CollectedBody {
     }
 
     fn size_hint(&self) -> SizeHint {
-        SizeHint::with_exact(self.data.len() as u64)
+        let length = self.data.len() as u64;
+        if self.trailers.is_none() {
+            return SizeHint::with_exact(length);
+        }
+        // HTTP/1 sends no trailers with a body whose length is known.
+        let mut hint = SizeHint::new();
+        hint.set_lower(length);
+        hint
     }
 }
 

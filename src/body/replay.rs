@@ -64,7 +64,7 @@ enum State<B> {
     // What was read before is sent again; the rest is read, and recorded, until a later attempt takes over.
     Recording(Recording<B>),
     // It was read to its end; there is at least one more frame to send.
-    Replaying { shared: Arc<Shared<B>>, at: Position },
+    Replaying { shared: Arc<Shared<B>>, at: Position, exact: bool },
     Ended,
 }
 
@@ -127,11 +127,14 @@ impl<B> State<B> {
     // For an attempt that is counted among those who may send the body.
     fn replaying(shared: Arc<Shared<B>>, start: usize) -> Self {
         let at = match &*shared.lock_whole() {
-            Slot::Whole(whole) => whole.has_more(start).then(|| Position::new(&whole.frames, start)),
+            Slot::Whole(whole) => {
+                let at = whole.has_more(start).then(|| Position::new(&whole.frames, start));
+                at.map(|at| (at, shared.exact || whole.trailers.is_none()))
+            }
             _ => unreachable!("it stays whole while somebody may send it"),
         };
-        if let Some(at) = at {
-            return Self::Replaying { shared, at };
+        if let Some((at, exact)) = at {
+            return Self::Replaying { shared, at, exact };
         }
         shared.release();
         Self::Ended
@@ -228,7 +231,7 @@ impl<B> Recording<B> {
                 });
                 plus(part.body.size_hint(), left)
             }
-            Slot::Whole(whole) => SizeHint::with_exact(whole.frames.len_from(*start)),
+            Slot::Whole(whole) => length(whole.frames.len_from(*start), self.shared.exact || whole.trailers.is_none()),
             Slot::Refused(_) | Slot::Gone => SizeHint::default(),
         }
     }
@@ -261,7 +264,7 @@ where
         match &self.state {
             State::Passing { body, .. } => body.size_hint(),
             State::Recording(recording) => recording.size_hint(),
-            State::Replaying { at, .. } => SizeHint::with_exact(at.left),
+            State::Replaying { at, exact, .. } => length(at.left, *exact),
             State::Ended => SizeHint::with_exact(0),
         }
     }
@@ -339,7 +342,7 @@ where
                         }
                     }
                 }
-                State::Replaying { shared, at } => {
+                State::Replaying { shared, at, .. } => {
                     let mut slot = shared.lock_whole();
                     let Slot::Whole(whole) = &mut *slot else {
                         unreachable!("it stays whole while somebody may send it")
@@ -457,6 +460,11 @@ fn into_bytes<D: Buf>(mut data: D) -> Bytes {
     data.copy_to_bytes(data.remaining())
 }
 
+// HTTP/1 sends no trailers with a body whose length is known: one that did not say its length keeps it to itself.
+fn length(left: u64, exact: bool) -> SizeHint {
+    if exact { SizeHint::with_exact(left) } else { plus(SizeHint::new(), left) }
+}
+
 fn plus(hint: SizeHint, more: u64) -> SizeHint {
     let mut sum = SizeHint::new();
     // No length at all is better than a wrong one, whatever the body claims.
@@ -476,7 +484,8 @@ impl<B: Body> RepeatBody for ReplayBody<B> {
             State::Ended => (State::Ended, Some(KeptBody { kept: None })),
             State::Passing { body, .. } if body.is_end_stream() => (State::Ended, Some(KeptBody { kept: None })),
             State::Passing { body, cap: Some(cap) } if body.size_hint().lower() <= cap => {
-                let shared = Arc::new(Shared::new(cap, body));
+                let exact = body.size_hint().exact().is_some();
+                let shared = Arc::new(Shared::new(cap, body, exact));
                 let reader = Reader::first(&shared);
                 let kept = KeptBody::new(shared.clone(), 0);
                 (State::Recording(Recording { shared, reader }), Some(kept))
@@ -486,9 +495,9 @@ impl<B: Body> RepeatBody for ReplayBody<B> {
                 let kept = recording.start().map(|start| KeptBody::another(&recording.shared, start));
                 (State::Recording(recording), kept)
             }
-            State::Replaying { shared, at } => {
+            State::Replaying { shared, at, exact } => {
                 let kept = KeptBody::another(&shared, at.next);
-                (State::Replaying { shared, at }, Some(kept))
+                (State::Replaying { shared, at, exact }, Some(kept))
             }
             state @ State::Passing { .. } => (state, None),
         };

@@ -28,6 +28,8 @@ pub(super) struct Shared<B> {
     slot: Mutex<Slot<B>>,
     word: AtomicU64,
     pub(super) cap: u64,
+    // Whether the body said how long it is, trailers or not.
+    pub(super) exact: bool,
 }
 
 pub(super) enum Slot<B> {
@@ -102,9 +104,9 @@ pub(super) enum Begun {
 
 impl<B> Shared<B> {
     /// For attempt 0 and one who keeps what it reads.
-    pub(super) fn new(cap: u64, body: B) -> Self {
+    pub(super) fn new(cap: u64, body: B, exact: bool) -> Self {
         let part = Part { frames: Frames::new(cap), body, waiting: None };
-        Self { slot: Mutex::new(Slot::Part(part)), word: AtomicU64::new(READING + 2 * HANDLE), cap }
+        Self { slot: Mutex::new(Slot::Part(part)), word: AtomicU64::new(READING + 2 * HANDLE), cap, exact }
     }
 
     #[inline]

@@ -96,7 +96,9 @@ impl Schema {
         // Draft 2020-12 takes formats for remarks, unless told otherwise.
         let validator = jsonschema::options().should_validate_formats(true).build(&whole);
         let validator = validator.map_err(|error| SchemaError::new("", error.to_string()))?;
-        Ok(Self { sent: reduce(&whole, "")?, validator })
+        let mut merged = whole.clone();
+        merge(&mut merged, &whole);
+        Ok(Self { sent: reduce(&merged, "")?, validator })
     }
 }
 
@@ -130,7 +132,7 @@ fn reduce(schema: &Value, path: &str) -> Result<Value, SchemaError> {
                 let list: Result<Vec<_>, _> = list.map(|(i, value)| reduce(value, &format!("{at}/{i}"))).collect();
                 sent.insert(keyword.clone(), list?.into());
             }
-            "const" if value.is_string() || value.is_number() => {
+            "const" if (value.is_string() || value.is_number()) && !schema.contains_key("enum") => {
                 sent.insert("enum".to_owned(), json!([value]));
             }
             "enum" if !is_enum(value) => notes.push(format!("must be one of {value}")),
@@ -161,7 +163,7 @@ fn reduce(schema: &Value, path: &str) -> Result<Value, SchemaError> {
             }
         }
     }
-    if let Some(order) = ordering(schema) {
+    if let Some(order) = ordering(schema).filter(|_| !is_ref && !schema.contains_key("propertyOrdering")) {
         sent.insert("propertyOrdering".to_owned(), order);
     }
     if !notes.is_empty() {
@@ -173,6 +175,36 @@ fn reduce(schema: &Value, path: &str) -> Result<Value, SchemaError> {
         sent.insert("description".to_owned(), described.into());
     }
     Ok(Value::Object(sent))
+}
+
+// Properties beside a reference, as those of an enum with a tag whose variants are structs, become one object with what is referred
+// to: the API takes no properties there, and what is only described is not among those the model may write.
+fn merge(schema: &mut Value, whole: &Value) {
+    match schema {
+        Value::Object(fields) => {
+            fields.values_mut().for_each(|value| merge(value, whole));
+            let (true, Some(Value::String(to))) = (fields.contains_key("properties"), fields.get("$ref")) else { return };
+            let target = to.strip_prefix("#/$defs/").and_then(|name| whole.get("$defs")?.get(name)?.as_object());
+            let Some(target) = target.filter(|target| target.contains_key("properties") && !target.contains_key("$ref")) else { return };
+            fields.remove("$ref");
+            for (keyword, value) in target {
+                match (fields.get_mut(keyword), value) {
+                    (Some(Value::Object(own)), Value::Object(more)) => {
+                        for (name, value) in more {
+                            own.entry(name.clone()).or_insert_with(|| value.clone());
+                        }
+                    }
+                    (Some(Value::Array(own)), Value::Array(more)) => own.extend(more.iter().cloned()),
+                    (Some(_), _) => {}
+                    (None, _) => {
+                        fields.insert(keyword.clone(), value.clone());
+                    }
+                }
+            }
+        }
+        Value::Array(values) => values.iter_mut().for_each(|value| merge(value, whole)),
+        _ => {}
+    }
 }
 
 fn each(schemas: &Value, path: &str) -> Result<Value, SchemaError> {

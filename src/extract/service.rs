@@ -8,6 +8,7 @@ use std::{
 
 use pin_project_lite::pin_project;
 use serde::de::DeserializeOwned;
+use tokio::time::Instant;
 use tower_service::Service;
 
 use super::{
@@ -207,7 +208,10 @@ where
             if !matches!(failure, Failure::Service(_)) {
                 this.report.fail(&failure);
             }
-            let spare = this.spare.as_ref().filter(|_| failure.is_curable() && *this.reasks < this.settings.reasks);
+            let spare = this.spare.as_ref().filter(|spare| {
+                let over = spare.question.until().is_some_and(|until| until.time_left(Instant::now()).is_zero());
+                failure.is_curable() && *this.reasks < this.settings.reasks && !over
+            });
             let Some(spare) = spare else {
                 // Nothing of the last answer is held by a future that is finished.
                 this.state.set(State::Refused { error: None });

@@ -31,6 +31,10 @@ impl Address {
         let Some(authority) = uri.authority().filter(|_| !host.is_empty()) else {
             return Err(wrong("has no host; write it with its scheme, as in https://example.com"));
         };
+        let port = authority.as_str().rsplit('@').next().and_then(|host_and_port| host_and_port.strip_prefix(host));
+        if port.is_some_and(|port| !port.is_empty()) && uri.port_u16().is_none() {
+            return Err(wrong("has a port that is none"));
+        }
         match uri.scheme() {
             Some(scheme) if *scheme == Scheme::HTTPS => {}
             Some(scheme) if *scheme == Scheme::HTTP && is_loopback(host) => {}

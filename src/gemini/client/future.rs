@@ -16,6 +16,9 @@ use crate::gemini::{BoxError, GenerateContentResponse};
 /// Most of an error page that is read: Google's error bodies are a few KiB.
 const MAX_ERROR_BYTES: usize = 1024 * 1024;
 
+/// A body that always has another frame would never leave `poll`.
+const FRAMES_PER_POLL: u32 = 64;
+
 /// What is set aside for a body before any of it has come, however large it says it is.
 const MAX_RESERVED_BYTES: u64 = 64 * 1024;
 
@@ -67,6 +70,7 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
+        let mut frames = 0;
         let key = this.key.as_ref().and_then(|key| key.to_str().ok()).unwrap_or_default();
         loop {
             let next = match this.state.as_mut().project() {
@@ -82,6 +86,11 @@ where
                     State::Reading { body, received }
                 }
                 StateProj::Reading { body, received } => {
+                    if frames == FRAMES_PER_POLL {
+                        cx.waker().wake_by_ref();
+                        return Poll::Pending;
+                    }
+                    frames += 1;
                     let frame = ready!(body.poll_frame(cx));
                     match received.add(frame, *this.limit) {
                         Some(failure) => {

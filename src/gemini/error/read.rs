@@ -74,8 +74,9 @@ impl Error {
         if let Some(inner) =
             Some(message.trim()).filter(|text| text.starts_with(['{', '['])).and_then(|text| find(text.as_bytes()))
         {
-            let own = self::details(&inner);
-            details = if own.is_empty() { details } else { own };
+            let mut own = self::details(&inner);
+            own.append(&mut details);
+            details = own;
             rpc = rpc_status(&inner).or(rpc);
             code = self::code(&inner).or(code);
             message = text(&inner, "message");
