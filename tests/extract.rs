@@ -31,7 +31,7 @@ use tower_tenacity::{
     gemini::{self, Content, GenerateContent, GenerateContentResponse, NoAnswer, Role},
     stop,
     testing::{GeminiServer, Reply, Script, Step},
-    timeout::AttemptTimeoutLayer,
+    timeout::{AttemptTimeoutLayer, Deadline},
     wait,
 };
 
@@ -603,6 +603,21 @@ async fn reasks_are_asked_at_once() {
     let gemini = Gemini::new([says(NO_JSON), empty(), says(TOO_OLD), says(GOOD)]);
     ask(ExtractLayer::<User>::new().reasks(3), &gemini).await.unwrap();
     assert_eq!(started.elapsed(), Duration::ZERO);
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_asked_after_the_deadline() {
+    let asked = AtomicU32::new(0);
+    let slow = service_fn(|_: GenerateContent| async {
+        asked.fetch_add(1, SeqCst);
+        sleep(2 * SECOND).await;
+        says(NO_JSON)
+    });
+    let service = ExtractLayer::<User>::new().reasks(5).layer(slow);
+    let error = service.oneshot(question().deadline(Deadline::after(3 * SECOND))).await.unwrap_err();
+    // The second answer comes too late for another, and is what the call ends with.
+    assert_eq!(asked.load(SeqCst), 2);
+    assert!(matches!(error.failure(), Failure::Mismatch(_)));
 }
 
 #[tokio::test]

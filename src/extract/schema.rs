@@ -116,8 +116,6 @@ fn reduce(schema: &Value, path: &str) -> Result<Value, SchemaError> {
         let at = format!("{path}/{keyword}");
         match keyword.as_str() {
             mute if MUTE.contains(&mute) => {}
-            // A name for the node, which a reference may not have beside it.
-            "title" if is_ref => {}
             "$defs" | "properties" => {
                 sent.insert(keyword.clone(), each(value, &at)?);
             }
@@ -178,32 +176,47 @@ fn reduce(schema: &Value, path: &str) -> Result<Value, SchemaError> {
 }
 
 // Properties beside a reference, as those of an enum with a tag whose variants are structs, become one object with what is referred
-// to: the API takes no properties there, and what is only described is not among those the model may write.
+// to: the API takes none there, and a model writes no property that is only described.
 fn merge(schema: &mut Value, whole: &Value) {
     match schema {
         Value::Object(fields) => {
             fields.values_mut().for_each(|value| merge(value, whole));
-            let (true, Some(Value::String(to))) = (fields.contains_key("properties"), fields.get("$ref")) else { return };
-            let target = to.strip_prefix("#/$defs/").and_then(|name| whole.get("$defs")?.get(name)?.as_object());
-            let Some(target) = target.filter(|target| target.contains_key("properties") && !target.contains_key("$ref")) else { return };
-            fields.remove("$ref");
-            for (keyword, value) in target {
-                match (fields.get_mut(keyword), value) {
-                    (Some(Value::Object(own)), Value::Object(more)) => {
-                        for (name, value) in more {
-                            own.entry(name.clone()).or_insert_with(|| value.clone());
-                        }
-                    }
-                    (Some(Value::Array(own)), Value::Array(more)) => own.extend(more.iter().cloned()),
-                    (Some(_), _) => {}
-                    (None, _) => {
-                        fields.insert(keyword.clone(), value.clone());
-                    }
-                }
+            let target = fields.get("$ref").and_then(|to| properties_of(to, whole));
+            if let Some(target) = target.filter(|_| fields.contains_key("properties")) {
+                fields.remove("$ref");
+                merge_into(fields, target);
             }
         }
         Value::Array(values) => values.iter_mut().for_each(|value| merge(value, whole)),
         _ => {}
+    }
+}
+
+// What is referred to, if it is an object with properties of its own.
+fn properties_of<'a>(reference: &Value, whole: &'a Value) -> Option<&'a Map<String, Value>> {
+    let name = reference.as_str()?.strip_prefix("#/$defs/")?;
+    let target = whole.get("$defs")?.get(name)?.as_object()?;
+    (target.contains_key("properties") && !target.contains_key("$ref")).then_some(target)
+}
+
+fn merge_into(fields: &mut Map<String, Value>, more: &Map<String, Value>) {
+    for (keyword, more) in more {
+        match (fields.get_mut(keyword), more) {
+            (None, more) => _ = fields.insert(keyword.clone(), more.clone()),
+            (Some(Value::Object(own)), Value::Object(more)) => {
+                more.iter().for_each(|(name, value)| _ = own.entry(name.clone()).or_insert_with(|| value.clone()));
+            }
+            (Some(Value::Array(own)), Value::Array(more)) => {
+                let more: Vec<_> = more.iter().filter(|value| !own.contains(value)).cloned().collect();
+                own.extend(more);
+            }
+            (Some(Value::String(own)), Value::String(more)) if keyword == "description" => {
+                own.push('\n');
+                own.push_str(more);
+            }
+            // Where both say something of the whole, such as its name, the place goes before the type.
+            _ => {}
+        }
     }
 }
 
@@ -323,11 +336,52 @@ mod tests {
     fn only_a_description_stands_beside_a_reference() {
         let reduced =
             reduce(&json!({"$ref": "#/$defs/X", "title": "X", "minimum": 3, "description": "d"}), "").unwrap();
-        assert_eq!(reduced, json!({"$ref": "#/$defs/X", "description": "d (minimum: 3)"}));
+        assert_eq!(reduced, json!({"$ref": "#/$defs/X", "description": "d (minimum: 3; title: X)"}));
+    }
+
+    #[derive(JsonSchema)]
+    #[serde(tag = "kind")]
+    #[expect(dead_code, reason = "only its schema is of interest")]
+    enum Payment {
+        /// By card.
+        Card(Card),
+        Cash,
+    }
+
+    /// Of plastic.
+    #[derive(JsonSchema)]
+    #[expect(dead_code, reason = "only its schema is of interest")]
+    struct Card {
+        number: String,
+    }
+
+    #[test]
+    fn the_tag_of_an_enum_is_among_what_may_be_written() {
+        let sent = Schema::of::<Payment>().unwrap().sent;
+        assert_eq!(
+            sent["oneOf"][0],
+            json!({
+                "description": "By card.\nOf plastic.",
+                "type": "object",
+                "properties": {"kind": {"type": "string", "enum": ["Card"]}, "number": {"type": "string"}},
+                "required": ["kind", "number"],
+                "propertyOrdering": ["kind", "number"],
+            })
+        );
+    }
+
+    #[test]
+    fn an_order_that_was_asked_for_is_kept() {
+        let schema = json!({"properties": {"a": {}, "b": {}}, "required": ["a"], "propertyOrdering": ["b", "a"]});
+        assert_eq!(reduce(&schema, "").unwrap()["propertyOrdering"], json!(["b", "a"]));
+        let reference = json!({"$ref": "#/$defs/X", "properties": {"a": {}}});
+        assert!(reduce(&reference, "").unwrap().get("propertyOrdering").is_none());
     }
 
     #[test]
     fn odd_constants_and_formats_are_kept_in_words() {
+        let both = json!({"const": "b", "enum": ["a", "b"]});
+        assert_eq!(reduce(&both, "").unwrap(), json!({"enum": ["a", "b"], "description": "(must be: b)"}));
         assert_eq!(reduce(&json!({"const": "a"}), "").unwrap(), json!({"enum": ["a"]}));
         assert_eq!(reduce(&json!({"const": true}), "").unwrap(), json!({"description": "(must be: true)"}));
         assert_eq!(reduce(&json!({"format": "uuid"}), "").unwrap(), json!({"description": "(format: uuid)"}));

@@ -209,8 +209,7 @@ where
                 this.report.fail(&failure);
             }
             let spare = this.spare.as_ref().filter(|spare| {
-                let over = spare.question.until().is_some_and(|until| until.time_left(Instant::now()).is_zero());
-                failure.is_curable() && *this.reasks < this.settings.reasks && !over
+                failure.is_curable() && *this.reasks < this.settings.reasks && has_time(&spare.question)
             });
             let Some(spare) = spare else {
                 // Nothing of the last answer is held by a future that is finished.
@@ -234,6 +233,11 @@ where
             this.state.set(State::Readying { next: Some(next) });
         }
     }
+}
+
+// What is asked too late is paid for, and nobody waits for the answer.
+fn has_time(question: &GenerateContent) -> bool {
+    question.until().is_none_or(|deadline| !deadline.time_left(Instant::now()).is_zero())
 }
 
 impl<T, S, C> fmt::Debug for ResponseFuture<T, S, C>
