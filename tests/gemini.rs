@@ -2,6 +2,7 @@
 #![cfg(feature = "gemini")]
 
 use std::convert::Infallible;
+use std::future::Future;
 use std::io::{Read, Write};
 use std::pin::Pin;
 use std::sync::{
@@ -95,6 +96,41 @@ async fn a_request_that_cannot_be_sent_is_not_sent() {
         assert_eq!(error.kind(), ErrorKind::InvalidRequest);
         assert_eq!(gemini::classify().classify(&Err::<(), _>(error)), Some(Class::Permanent));
     }
+}
+
+#[test]
+fn a_body_that_never_ends_does_not_keep_the_thread() {
+    // Empty frames, which no limit of bytes counts.
+    struct Endless(Arc<AtomicU32>);
+    impl Body for Endless {
+        type Data = Bytes;
+        type Error = Infallible;
+        fn poll_frame(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+            assert!(self.0.fetch_add(1, Relaxed) < 10_000, "it never ends");
+            Poll::Ready(Some(Ok(Frame::data(Bytes::new()))))
+        }
+    }
+    let polls = Arc::<AtomicU32>::default();
+    let counted = polls.clone();
+    let http = service_fn(move |_: Request<RequestBody>| {
+        let body = Endless(counted.clone());
+        async { Ok::<_, Infallible>(Response::new(body)) }
+    });
+    let mut gemini = Gemini::with_transport(http, "my-key").expect("a client");
+    let mut call = std::pin::pin!(gemini.call(question()));
+    let cx = &mut Context::from_waker(std::task::Waker::noop());
+    for round in 1..=3 {
+        assert!(call.as_mut().poll(cx).is_pending());
+        assert!(polls.load(Relaxed) <= round * 64);
+    }
+}
+
+#[test]
+fn content_that_is_an_empty_list_is_none() {
+    let answer = r#"{"candidates":[{"content":[],"finishReason":"SAFETY"}],"usageMetadata":{"totalTokenCount":7}}"#;
+    let response: GenerateContentResponse = serde_json::from_str(answer).expect("a response");
+    let blocked = gemini::NoAnswer::Blocked { reason: gemini::FinishReason::Safety };
+    assert_eq!(response.answer().expect_err("no answer"), blocked);
 }
 
 #[tokio::test]

@@ -33,7 +33,7 @@ impl Address {
         };
         let port = authority.as_str().rsplit('@').next().and_then(|host_and_port| host_and_port.strip_prefix(host));
         if port.is_some_and(|port| !port.is_empty()) && uri.port_u16().is_none() {
-            return Err(wrong("has a port that is none"));
+            return Err(wrong("has a port that is not a number up to 65535"));
         }
         match uri.scheme() {
             Some(scheme) if *scheme == Scheme::HTTPS => {}
@@ -91,7 +91,6 @@ fn is_loopback(host: &str) -> bool {
     let name = host.trim_end_matches('.').to_ascii_lowercase();
     let v6 = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
     name == "localhost"
-        || name.ends_with(".localhost")
         || host.parse::<Ipv4Addr>().is_ok_and(|address| address.is_loopback())
         || v6.is_some_and(|host| host.parse::<Ipv6Addr>().is_ok_and(|address| address.is_loopback()))
 }
@@ -110,6 +109,7 @@ mod tests {
             ("http://localhost:1", "http://localhost:1"),
             ("http://127.8.0.1/p", "http://127.8.0.1/p"),
             ("http://[::1]:9/", "http://[::1]:9"),
+            ("https://example.com:65535", "https://example.com:65535"),
         ] {
             assert_eq!(Address::parse(url, "the base URL").expect(url).to_string(), kept);
         }
@@ -121,6 +121,10 @@ mod tests {
             "http://example.com",
             "http://127.0.0.1.example.com",
             "http://localhost.example.com",
+            "http://printer.localhost",
+            "https://example.com:99999",
+            "https://example.com:abc",
+            "https://[::1]:65536",
             "https://u:p@example.com",
             "http://localhost@example.com",
             "https://example.com?key=x",

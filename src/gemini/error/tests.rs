@@ -72,6 +72,20 @@ fn the_largest_hint_counts() {
 }
 
 #[test]
+fn what_is_around_an_error_in_an_error_counts_as_well() {
+    let inner = r#"{"error":{"message":"slow down","details":[{"@type":"google.rpc.RetryInfo","retryDelay":"3s"}]}}"#;
+    let around = |details: &str| {
+        failure(429, &format!(r#"{{"error":{{"message":{},"details":[{details}]}}}}"#, serde_json::Value::from(inner)))
+    };
+    let longer = around(r#"{"@type":"google.rpc.RetryInfo","retryDelay":"58s"}"#);
+    assert_eq!((longer.message(), longer.retry_after()), ("slow down", Some(Duration::from_secs(58))));
+    let shorter = around(r#"{"@type":"google.rpc.RetryInfo","retryDelay":"1s"}"#);
+    assert_eq!(shorter.retry_after(), Some(Duration::from_secs(3)));
+    let per_day = r#"{"@type":"google.rpc.QuotaFailure","violations":[{"quotaId":"RequestsPerDayPerProject"}]}"#;
+    assert!(around(per_day).is_quota_exhausted());
+}
+
+#[test]
 fn headers_are_read_as_those_of_any_http_server() {
     let date = ("date", "Wed, 21 Oct 2015 07:28:00 GMT");
     for (headers, seconds) in [
