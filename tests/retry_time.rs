@@ -17,7 +17,9 @@ use tower_tenacity::{
     classify::{self, Class},
     hooks::{Delay, Observer},
     keep::Cloned,
-    policy_fn, stop, wait,
+    policy_fn, stop,
+    timeout::Deadline,
+    wait,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -349,6 +351,22 @@ async fn one_request_can_have_its_own_settings() {
     let policy = RetryPolicy::new().wait(wait::fixed(SECOND)).per_request(|_: &u32| CallOptions::new().timeout(SECOND));
     let error = call(&mut Retry::new(policy, Strict::failing(99)).detailed(), 1).await.unwrap_err();
     assert_eq!((error.attempts(), error.reason()), (1, StopReason::Deadline));
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_timeout_makes_a_deadline_later() {
+    let deadline = Deadline::after(5 * SECOND);
+    for (options, limit) in [
+        (CallOptions::new().deadline(deadline).timeout(60 * SECOND), 5),
+        (CallOptions::new().timeout(60 * SECOND).deadline(deadline), 5),
+        (CallOptions::new().deadline(deadline).timeout(Duration::MAX), 5),
+        (CallOptions::new().deadline(deadline).timeout(2 * SECOND), 2),
+        (CallOptions::new().timeout(2 * SECOND).timeout(60 * SECOND), 60),
+    ] {
+        let policy = RetryPolicy::new().per_request(move |_: &()| options);
+        let call = Policy::<(), (), &str>::begin(&policy, &());
+        assert_eq!(Policy::<(), (), &str>::timeout(&call), Some(limit * SECOND));
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -25,6 +25,8 @@ const TIMEOUT: u64 = 1 << 4;
 const ATTEMPTS: u64 = 1 << 5;
 // One attempt, which no later setting makes two; see `limit_to_once`.
 const ONCE: u64 = 1 << 6;
+// A deadline is part of the timeout, which no later setting makes longer.
+const DEADLINE: u64 = 1 << 7;
 const MAX_ATTEMPTS: u64 = ATTEMPTS | u64::MAX << 32;
 
 impl CallOptions {
@@ -46,7 +48,11 @@ impl CallOptions {
 
     /// See [`RetryPolicy::timeout`]. Where the policy has one too, the shorter counts.
     pub const fn timeout(mut self, timeout: Duration) -> Self {
-        self.timeout = Nanos::new(timeout);
+        let timeout = Nanos::new(timeout);
+        if self.set & DEADLINE != 0 && self.timeout.whole() <= timeout.whole() {
+            return self;
+        }
+        self.timeout = timeout;
         self.with(if self.timeout.limit().is_some() { TIMEOUT } else { 0 }, TIMEOUT)
     }
 
@@ -62,7 +68,7 @@ impl CallOptions {
     /// ```
     pub fn deadline(self, deadline: Deadline) -> Self {
         let left = Nanos::new(deadline.time_left(Instant::now()));
-        Self { timeout: self.timeout.min(left), ..self }.with(TIMEOUT, TIMEOUT)
+        Self { timeout: self.timeout.min(left), ..self }.with(TIMEOUT | DEADLINE, TIMEOUT)
     }
 
     /// See [`RetryPolicy::enabled`].

@@ -69,8 +69,8 @@ fn header_value(left: Duration) -> Option<HeaderValue> {
 /// [timeout](crate::RetryPolicy::timeout), unless the policy's own is shorter; every attempt is sent with the time that is left.
 /// The server keeps to that, and on this side tonic's channel does: it cuts an attempt that is under way. (What is left is also
 /// among the extensions of each attempt by [`http::Deadlines`](crate::policy::http::Deadlines), which is in
-/// [`RetryPolicy::grpc`](crate::RetryPolicy::grpc), for [`AttemptTimeoutLayer::http`](crate::timeout::AttemptTimeoutLayer::http).) A
-/// [`per_request`](crate::RetryPolicy::per_request) that is added later and sets a timeout has the last word.
+/// [`RetryPolicy::grpc`](crate::RetryPolicy::grpc), for [`AttemptTimeoutLayer::http`](crate::timeout::AttemptTimeoutLayer::http).) Where
+/// a [`per_request`](crate::RetryPolicy::per_request) sets a timeout as well, the shorter counts.
 ///
 /// ```
 /// use std::time::Duration;

@@ -58,7 +58,13 @@ impl RetryPolicy {
     /// Where the policy gets a [classifier](RetryPolicy::classify) of another kind, the parameter has to be written:
     /// `RetryPolicy::grpc::<Typed>()`, with whichever [marker](crate::classify::Typed).
     pub fn grpc<M>() -> GrpcPolicy<M> {
-        Self::new().classify(classify()).keep(FlatCopy).hook(Deadlines).hook(deadline()).hook(Mark).budget(Budget::standard())
+        Self::new()
+            .classify(classify())
+            .keep(FlatCopy)
+            .hook(Deadlines)
+            .hook(deadline())
+            .hook(Mark)
+            .budget(Budget::standard())
     }
 }
 

@@ -46,7 +46,8 @@
 //! | CONNECT, requests with `Upgrade` | never | the connection becomes something else |
 //! | a body that streams | never | it is gone once it was sent: [`ReplayBodyLayer`](crate::body::ReplayBodyLayer) keeps it while it streams, up to its cap; beyond that the response is handed on |
 //! | anything a layer further out is retrying | never | [`Mark`]: `N + M − 1` attempts in all, not `N · M` |
-//! | any response from 100 to 399, or with another status | never, unless the server says `x-should-retry: true`; with `false` never at all | it is an answer, or the same would come again |
+//! | any response from 100 to 399 | never | it is an answer |
+//! | any other status | never, unless the server says `x-should-retry: true` (by `false` it forbids what is above, too) | the same would come again |
 //!
 //! # When, and how often
 //!
