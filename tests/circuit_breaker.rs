@@ -655,6 +655,39 @@ async fn callers_that_come_too_late_say_nothing_of_the_service() {
     assert_eq!(handle.state(), State::Closed);
 }
 
+#[tokio::test(start_paused = true)]
+async fn callers_that_come_too_late_are_neither_dropped_probes_nor_slow_calls() {
+    let down = Mutex::new(false);
+    let stack = |policy| {
+        ServiceBuilder::new()
+            .layer(CircuitBreakerLayer::new(policy))
+            .layer(AttemptTimeoutLayer::new(60 * SECOND).deadline(|deadline: &Deadline| Some(*deadline)))
+            .service(service_fn(|_: Deadline| {
+                ready(if *down.lock().unwrap() { Err(BoxError::from("down")) } else { Ok(()) })
+            }))
+    };
+    let mut service = stack(touchy());
+    let handle = service.handle();
+    let long = || Deadline::after(1000 * SECOND);
+    *down.lock().unwrap() = true;
+    call(&mut service, long()).await.unwrap_err();
+    *down.lock().unwrap() = false;
+    until_probe(&handle).await;
+    // A queue of requests that have expired.
+    for _ in 0..8 {
+        assert!(call(&mut service, Deadline::after(Duration::ZERO)).await.unwrap_err().is::<TimedOut>());
+    }
+    assert_eq!(handle.state(), State::HalfOpen);
+    call(&mut service, long()).await.unwrap();
+
+    let mut service = stack(BreakerPolicy::new().minimum_calls(1).unwrap().slow_calls(SECOND, 0.5).unwrap());
+    let late = service.ready().await.unwrap().call(Deadline::after(SECOND));
+    // Its task gets no turn for so long.
+    sleep(2 * SECOND).await;
+    assert!(late.await.unwrap_err().is::<TimedOut>());
+    assert_eq!((service.handle().state(), service.handle().status().calls()), (State::Closed, 0));
+}
+
 /// Fails until it is switched on.
 #[derive(Clone)]
 struct Switch<S>(S, Arc<AtomicU32>);

@@ -15,7 +15,7 @@ use std::{
 
 use common::{answering, call, class, meaning, service, used_up};
 use metrics::{Counter, Gauge, Histogram, HistogramFn, Key, KeyName, Metadata, Recorder, SharedString, Unit};
-use tower::{BoxError, ServiceBuilder, ServiceExt, service_fn};
+use tower::{BoxError, Layer, Service, ServiceBuilder, ServiceExt, service_fn};
 use tower_tenacity::{
     CallOptions, Retry, RetryLayer, RetryPolicy,
     circuit_breaker::{self, BreakerPolicy, CircuitBreakerLayer},
@@ -291,4 +291,24 @@ async fn a_call_that_is_held_ends_its_wait_however_it_ends() {
     let held = counted.delays.0.lock().unwrap().clone();
     assert_eq!(counted.sum("cooldown_waits_total{cooldown=test}"), 2);
     assert!((3.9..4.1).contains(&held[0]) && (5.9..7.1).contains(&held[1]) && held.len() == 2, "{held:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_state_of_a_breaker_is_right_also_where_a_listener_changes_it() {
+    let counted = Counted::default();
+    let _recorder = metrics::set_default_local_recorder(&counted);
+    let layer = CircuitBreakerLayer::new(BreakerPolicy::new().consecutive_failures(1).unwrap());
+    let handle = layer.handle();
+    let other = handle.clone();
+    let layer = layer
+        .on_transition(move |_, to| {
+            if to == circuit_breaker::State::Open {
+                other.force_closed();
+            }
+        })
+        .observe(BreakerMetrics::new("b"));
+    let mut service = layer.layer(service_fn(|()| async { Err::<(), _>("down") }));
+    service.ready().await.unwrap().call(()).await.unwrap_err();
+    assert_eq!(handle.state(), circuit_breaker::State::ForcedClosed);
+    assert_eq!(counted.gauge("breaker_state{breaker=b}"), 0.0);
 }

@@ -58,8 +58,8 @@ impl<C> CircuitBreakerLayer<C> {
 
     /// Calls `f(from, to)` whenever the circuit changes its state. Listeners add up.
     ///
-    /// It is called by whoever caused the change, often in the middle of a poll, so it should be quick. It may
-    /// use a [`Handle`]. When two changes follow each other closely in two threads, the later one may be told first.
+    /// It is called by whoever caused the change, often in the middle of a poll, so it should be quick; or, where another change is being
+    /// told, by whoever tells of that, so that each comes in its turn. It may use a [`Handle`].
     ///
     /// ```
     /// use std::sync::{Arc, Mutex};
@@ -151,7 +151,8 @@ impl<C, F, K> CircuitBreakerLayer<C, Per<F, K>>
 where
     K: Clone + Eq + Hash + Send + Sync + 'static,
 {
-    /// A look at the circuit of `key`, and a hand on it. It is made if there is none, and kept at least as long as the handle.
+    /// A look at the circuit of `key`, and a hand on it. It is made if there is none, and kept at least as long as the handle. Where there is
+    /// no room for another [key](Self::max_keys), it is one that no call uses.
     #[must_use]
     pub fn handle(&self, key: K) -> Handle {
         Handle::new(self.circuits.circuit(key))
@@ -172,8 +173,8 @@ where
 
     /// Calls `f(key, from, to)` whenever the circuit of a key changes its state. Listeners add up.
     ///
-    /// It is called by whoever caused the change, often in the middle of a poll, so it should be quick. It may
-    /// use a [`Handle`]. When two changes follow each other closely in two threads, the later one may be told first.
+    /// It is called by whoever caused the change, often in the middle of a poll, so it should be quick; or, where another change is being
+    /// told, by whoever tells of that, so that each comes in its turn. It may use a [`Handle`].
     #[must_use]
     pub fn on_transition<L>(self, f: L) -> Self
     where

@@ -111,7 +111,7 @@
 //!   together to have come evenly since it was last told the time.
 //! * A key costs a look-up under a lock of its own shard for each call, and its successes are counted in one word by all cores.
 //!
-//! Errors from `poll_ready` are returned and do not count, except that of a probe.
+//! Errors from `poll_ready` are returned and do not count, except where a call that was let in makes an instance ready for itself, as probes do.
 
 mod circuits;
 mod classify;

@@ -30,7 +30,8 @@ use super::{CircuitOpen, State};
 /// # Ok(()) }
 /// ```
 pub trait Observer: Send + Sync {
-    /// A circuit changed its state. When two changes follow each other closely in two threads, the later one may be told first.
+    /// A circuit changed its state. Changes are told in the order in which they happen, one after the other; one that happens while another is
+    /// told, by whoever tells of that.
     fn changed(&self, from: State, to: State) {
         let _ = (from, to);
     }

@@ -95,7 +95,7 @@ impl BreakerPolicy {
     }
 
     /// Opens once this share of the calls in the window took `after` or longer, from 0 (any of them) to 1 (all of them),
-    /// whatever their outcome. A call whose future was dropped after that time is one of them. Default: off.
+    /// whatever their outcome, throttled ones aside. A call whose future was dropped after that time is one of them. Default: off.
     ///
     /// Calls are timed from `call` to their outcome, which takes two readings of the clock for each.
     ///

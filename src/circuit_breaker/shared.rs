@@ -13,6 +13,7 @@
 //! through [`Shared::admit`].
 
 use std::{
+    collections::VecDeque,
     fmt,
     ops::Deref,
     sync::{
@@ -51,6 +52,23 @@ pub struct Shared {
     // Apart from what is only read.
     counted: Padded<Mutex<Counted>>,
     observers: Observers<dyn Observer>,
+    untold: Mutex<Untold>,
+}
+
+/// Changes that nobody was told of yet, in order, and whether somebody is about to.
+#[derive(Default)]
+struct Untold {
+    changes: VecDeque<(State, State)>,
+    telling: bool,
+}
+
+/// Held by who tells of a change. Another may once it is dropped, also by a listener that panics.
+struct Telling<'a>(&'a Mutex<Untold>);
+
+impl Drop for Telling<'_> {
+    fn drop(&mut self) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).telling = false;
+    }
 }
 
 /// The circuit, and how many of the successes of each thread it has seen.
@@ -70,6 +88,7 @@ impl Shared {
             successes: (0..places).map(|_| Padded::default()).collect(),
             counted: Padded(Mutex::new(Counted { circuit, seen: vec![0; places].into() })),
             observers: Observers::default(),
+            untold: Mutex::default(),
         }
     }
 
@@ -143,9 +162,13 @@ impl Shared {
         let answer = step(circuit, now, &mut Random::from_thread());
         let after = circuit.state();
         self.era.store(circuit.era().bits(), Ordering::Release);
+        if before != after {
+            // In the order in which they happen.
+            self.untold.lock().unwrap_or_else(PoisonError::into_inner).changes.push_back((before, after));
+        }
         drop(counted);
         if before != after {
-            self.report(before, after);
+            self.report();
         }
         answer
     }
@@ -173,9 +196,20 @@ impl Shared {
         now
     }
 
-    fn report(&self, from: State, to: State) {
-        telemetry::breaker(from.as_str(), to.as_str());
-        self.observers().iter().for_each(|observer| observer.changed(from, to));
+    // One thread tells at a time, in order and under no lock; what happens meanwhile, in a listener too, is told by it.
+    fn report(&self) {
+        loop {
+            let mut untold = self.untold.lock().unwrap_or_else(PoisonError::into_inner);
+            if untold.telling {
+                return;
+            }
+            let Some((from, to)) = untold.changes.pop_front() else { return };
+            untold.telling = true;
+            drop(untold);
+            let _telling = Telling(&self.untold);
+            telemetry::breaker(from.as_str(), to.as_str());
+            self.observers().iter().for_each(|observer| observer.changed(from, to));
+        }
     }
 
     fn refused(&self, error: CircuitOpen) -> CircuitOpen {
@@ -240,11 +274,12 @@ impl<H: Deref<Target = Shared>> Permit<H> {
         }
     }
 
-    /// The call came to nothing that could be told.
-    #[inline]
+    /// The call was never sent, and nobody waited for it in vain.
     pub(super) fn give_back(&mut self) {
         if let Some(hold) = self.hold.take() {
-            self.abandon(&hold);
+            if self.era.is_gated() {
+                hold.transact(|circuit, _, _| circuit.release(self.era));
+            }
         }
     }
 
@@ -281,7 +316,9 @@ impl<H: Deref<Target = Shared>> Permit<H> {
 impl<H: Deref<Target = Shared>> Drop for Permit<H> {
     #[inline]
     fn drop(&mut self) {
-        self.give_back();
+        if let Some(hold) = self.hold.take() {
+            self.abandon(&hold);
+        }
     }
 }
 
@@ -445,6 +482,7 @@ mod tests {
         assert!(!too_many.load(SeqCst));
         assert!(probes.load(SeqCst) > 50, "{probes:?}");
         let log = log.lock().unwrap();
+        assert!(log.windows(2).all(|pair| pair[0].1 == pair[1].0), "told in order");
         for step in [
             (State::Closed, State::Open),
             (State::Open, State::HalfOpen),
