@@ -17,10 +17,11 @@ use tokio::time::{Instant, advance, sleep, timeout};
 use tower::{BoxError, Layer, Service, ServiceBuilder, ServiceExt, service_fn};
 use tower_tenacity::{
     RetryLayer, RetryPolicy,
+    circuit_breaker::{self, BreakerPolicy, CircuitBreakerLayer},
     classify::{self, Class},
     cooldown::{self, CooldownLayer, CoolingDown},
     stop,
-    timeout::Deadline,
+    timeout::{AttemptTimeoutLayer, Deadline},
     wait,
 };
 
@@ -1015,4 +1016,86 @@ async fn threads_that_call_and_give_up_at_random_leave_nothing_stuck() {
             assert_eq!(service.cooling_until(&key), None);
         }
     }
+}
+
+/// How many of fifty calls reach a server that throttles for good, after the probe of its cool-down has come back from a circuit
+/// that was open for it, or had no time left.
+async fn herd_after(never_sent: &str) -> usize {
+    let class = || {
+        circuit_breaker::classify().or(classify::throttled_if(classify::error_message("429"))).or(classify::errors())
+    };
+    let breaker = CircuitBreakerLayer::new(BreakerPolicy::new()).classify(class());
+    let handle = breaker.handle();
+    let reached = Arc::new(Mutex::new(0));
+    let seen = reached.clone();
+    let service = ServiceBuilder::new()
+        .layer(CooldownLayer::new(class()).backoff(wait::fixed(SECOND)))
+        .layer(breaker)
+        .layer(AttemptTimeoutLayer::new(60 * SECOND).deadline(|deadline: &Deadline| Some(*deadline)))
+        .service(service_fn(move |_: Deadline| {
+            let seen = seen.clone();
+            async move {
+                *seen.lock().unwrap() += 1;
+                sleep(100 * MS).await;
+                Err::<(), _>(BoxError::from("429"))
+            }
+        }));
+    let in_time = Deadline::after(1000 * SECOND);
+    assert_eq!(service.clone().oneshot(in_time).await.unwrap_err().to_string(), "429");
+    sleep(SECOND).await;
+    let probe = if never_sent == "late" {
+        service.clone().oneshot(Deadline::after(Duration::ZERO)).await.unwrap_err()
+    } else {
+        handle.force_open();
+        service.clone().oneshot(in_time).await.unwrap_err()
+    };
+    assert!(!probe.is::<CoolingDown>(), "it was let in");
+    handle.reset();
+    *reached.lock().unwrap() = 0;
+    let calls: Vec<_> = (0..50).map(|_| tokio::spawn(service.clone().oneshot(in_time))).collect();
+    sleep(50 * MS).await;
+    calls.iter().for_each(tokio::task::JoinHandle::abort);
+    *reached.lock().unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_probe_that_was_never_sent_hands_on_its_role() {
+    assert_eq!(herd_after("late").await, 1);
+    assert_eq!(herd_after("refused").await, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wait_ends_when_it_is_refused_however_long_its_future_is_kept() {
+    #[derive(Clone, Default)]
+    struct Log(Arc<Mutex<Vec<&'static str>>>);
+    impl cooldown::Observer for Log {
+        fn waits(&self, _: Duration) {
+            self.0.lock().unwrap().push("waits");
+        }
+        fn waited(&self, _: Duration) {
+            self.0.lock().unwrap().push("waited");
+        }
+        fn refused(&self, _: &CoolingDown) {
+            self.0.lock().unwrap().push("refused");
+        }
+    }
+    let log = Log::default();
+    let hint = Arc::new(Mutex::new(10));
+    let told = hint.clone();
+    let class = move |_: &Result<(), BoxError>| Class::throttled(Some(*told.lock().unwrap() * SECOND));
+    let layer = CooldownLayer::new(classify::by(class)).max_wait(20 * SECOND).observe(log.clone());
+    let mut service = layer.layer(service_fn(|takes: u32| async move {
+        sleep(takes * SECOND).await;
+        Err::<(), _>(BoxError::from("429"))
+    }));
+    let slow = tokio::spawn(service.clone().oneshot(5));
+    tokio::task::yield_now().await;
+    service.ready().await.unwrap().call(0).await.unwrap_err();
+    service.ready().await.unwrap();
+    let mut held = std::pin::pin!(service.call(0));
+    // The slow one is told to stay away for longer than anybody waits.
+    *hint.lock().unwrap() = 100;
+    assert!(held.as_mut().await.unwrap_err().is::<CoolingDown>());
+    slow.await.unwrap().unwrap_err();
+    assert_eq!(*log.0.lock().unwrap(), ["waits", "refused", "waited"]);
 }

@@ -5,6 +5,7 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
+    time::Duration,
 };
 
 use pin_project_lite::pin_project;
@@ -19,10 +20,12 @@ use super::{
 };
 use crate::{
     BoxError,
+    circuit_breaker::CircuitOpen,
     policy::{
         classify::{Class, Classify},
         wait::Wait,
     },
+    timeout::TimedOut,
 };
 
 pin_project! {
@@ -150,14 +153,22 @@ where
                     let failure = this.terms.failure(&outcome);
                     if failure.is_some() || this.pass.is_watched() {
                         let (key, pass) = (this.key.take(), std::mem::take(this.pass));
-                        report(this.terms, this.terms.scope.store(), key, pass, failure, &outcome);
+                        return Poll::Ready(report(this.terms, this.terms.scope.store(), key, pass, failure, outcome));
                     }
                     return Poll::Ready(outcome.map_err(Into::into));
                 }
                 StateProj::Waiting { waiting } => {
-                    let (call, pass) = ready!(waiting.as_mut().poll_call(this.terms, cx))?;
-                    *this.pass = pass;
-                    this.state.set(State::Calling { call });
+                    match ready!(waiting.as_mut().poll_call(this.terms, cx)) {
+                        Ok((call, pass)) => {
+                            *this.pass = pass;
+                            this.state.set(State::Calling { call });
+                        }
+                        Err(error) => {
+                            // Its wait is over, however long the future is kept.
+                            this.state.set(State::Refused { error: None });
+                            return Poll::Ready(Err(error));
+                        }
+                    }
                 }
                 StateProj::Refused { error } => {
                     let error = error.take().expect("polled after completion");
@@ -247,14 +258,24 @@ fn report<K: Eq + Hash, Res, E, C, W, P, X, D>(
     key: Option<K>,
     pass: Pass,
     failure: Option<Class>,
-    outcome: &Result<Res, E>,
-) where
+    outcome: Result<Res, E>,
+) -> Result<Res, BoxError>
+where
+    E: Into<BoxError>,
     W: Wait<Res, E>,
     X: Exhausted<Res, E>,
 {
-    let Some(key) = key else { return };
-    let report = failure.map_or(Report::Passed, |class| terms.report(class, outcome));
-    if pass.has_news(report) {
-        store.report(key, pass, report, Instant::now(), |streak| terms.guess(streak, outcome));
+    let Some(key) = key else { return outcome.map_err(Into::into) };
+    let report = failure.map_or(Report::Passed, |class| terms.report(class, &outcome));
+    if !matches!(report, Report::Passed | Report::Unknown) {
+        store.report(key, pass, report, Instant::now(), |streak| terms.guess(streak, &outcome));
+        return outcome.map_err(Into::into);
     }
+    let outcome = outcome.map_err(Into::into);
+    // Whoever did not come as far as the service has learned nothing: the role of going first, if that was theirs, is handed on.
+    let came_back = |error: &BoxError| TimedOut::had_no_time(&**error) || CircuitOpen::find(&**error).is_some();
+    if pass.has_news(report) && !outcome.as_ref().is_err_and(came_back) {
+        store.report(key, pass, report, Instant::now(), |_| Duration::ZERO);
+    }
+    outcome
 }

@@ -46,7 +46,7 @@ pub(super) fn believed(hint: Option<Duration>) -> Option<Duration> {
 /// `delay` after `now`, or a moment nobody lives to see.
 pub(super) fn after(now: Instant, delay: Duration) -> Instant {
     // As far as timers of tokio reach.
-    now.checked_add(delay).unwrap_or_else(|| now + Duration::from_secs(86_400 * 365 * 30))
+    now + delay.min(Duration::from_secs(86_400 * 365 * 30))
 }
 
 /// Whether calls of one quota may pass. See the [module](self).
@@ -519,6 +519,22 @@ mod tests {
         gate.report(0, Report::Exhausted(10 * SECOND));
         assert_eq!(gate.report_as(20, told(5), Entry::Free, true), Change::Closed);
         assert_eq!(gate.enter(20), not_before(&gate, 25, SECOND / 2, Why::Told));
+    }
+
+    #[test]
+    fn the_end_of_time_is_no_edge() {
+        let now = Instant::now();
+        let (mut least, mut most) = (0, u64::MAX);
+        while most - least > 1 {
+            let middle = least + (most - least) / 2;
+            match now.checked_add(Duration::from_secs(middle)) {
+                Some(_) => least = middle,
+                None => most = middle,
+            }
+        }
+        for span in [Duration::from_secs(least - 1), Duration::from_secs(most), Duration::MAX] {
+            assert!(after(after(now, span), FORGOTTEN_AFTER) > now);
+        }
     }
 
     #[test]
