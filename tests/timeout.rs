@@ -134,6 +134,24 @@ async fn with_no_time_left_nothing_is_begun_and_no_permit_is_kept() {
     assert_eq!(begun.load(SeqCst), 1);
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_limit_of_zero_is_no_deadline_that_has_passed() {
+    let begun = AtomicU32::new(0);
+    let stack = tower::Layer::layer(
+        &AttemptTimeoutLayer::new(Duration::ZERO),
+        service_fn(|at_once: bool| {
+            let begun = &begun;
+            async move {
+                begun.fetch_add(1, SeqCst);
+                if at_once { Ok::<_, BoxError>(7) } else { pending().await }
+            }
+        }),
+    );
+    assert_eq!(stack.clone().oneshot(true).await.unwrap(), 7);
+    let error = stack.oneshot(false).await.unwrap_err();
+    assert_eq!((begun.load(SeqCst), error.to_string().as_str()), (2, "no answer within 1ns"));
+}
+
 /// Compiles: nothing is asked of requests, responses and futures.
 #[allow(dead_code)]
 fn bounds_are_weak(request: std::rc::Rc<()>) {

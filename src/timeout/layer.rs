@@ -12,17 +12,18 @@ pub struct AttemptTimeoutLayer<D = NoDeadline> {
 }
 
 impl AttemptTimeoutLayer {
-    /// At most `limit` for each attempt: about the slowest answer that is still worth having.
+    /// At most `limit` for each attempt: about the slowest answer that is still worth having. Zero is taken for a nanosecond: what is
+    /// answered at once passes.
     #[must_use]
     pub const fn new(limit: Duration) -> Self {
-        Self { limit, deadline: NoDeadline }
+        Self { limit: at_least_a_nanosecond(limit), deadline: NoDeadline }
     }
 
     /// The same for HTTP requests, with the [deadline](super::Deadline) among their extensions.
     #[cfg(feature = "http")]
     #[must_use]
     pub const fn http(limit: Duration) -> AttemptTimeoutLayer<super::InExtensions> {
-        AttemptTimeoutLayer { limit, deadline: super::InExtensions }
+        AttemptTimeoutLayer { limit: at_least_a_nanosecond(limit), deadline: super::InExtensions }
     }
 }
 
@@ -47,4 +48,9 @@ impl<S, D: Clone> Layer<S> for AttemptTimeoutLayer<D> {
     fn layer(&self, inner: S) -> Self::Service {
         AttemptTimeout::new(inner, self.limit, self.deadline.clone())
     }
+}
+
+// In an error zero says that the attempt was not begun.
+const fn at_least_a_nanosecond(limit: Duration) -> Duration {
+    if limit.is_zero() { Duration::from_nanos(1) } else { limit }
 }
