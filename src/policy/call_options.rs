@@ -56,7 +56,8 @@ impl CallOptions {
         self.with(if self.timeout.limit().is_some() { TIMEOUT } else { 0 }, TIMEOUT)
     }
 
-    /// The call may take until `deadline`. Where there is a [timeout](Self::timeout) too, the nearest counts.
+    /// The call may take until `deadline`, provided that it is polled as soon as it is made. Where there is a [timeout](Self::timeout) too, the
+    /// nearest counts.
     ///
     /// ```
     /// use tower_tenacity::{CallOptions, RetryPolicy, timeout::Deadline};
@@ -129,7 +130,8 @@ impl CallOptions {
             *self = self.with(over.set & MAX_ATTEMPTS, MAX_ATTEMPTS);
         }
         if over.set & TIMEOUT != 0 {
-            *self = Self { timeout: self.timeout.min(over.timeout), ..*self }.with(TIMEOUT, TIMEOUT);
+            *self =
+                Self { timeout: self.timeout.min(over.timeout), ..*self }.with(TIMEOUT | over.set & DEADLINE, TIMEOUT);
         }
     }
 }

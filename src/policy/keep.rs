@@ -43,7 +43,7 @@ pub trait Keep<Req> {
     }
 
     /// A retry was decided: the attempt before, which may live on in a connection, must use up nothing more of what is kept. Called
-    /// before the wait, and answers once more whether [`again`](Keep::again) can make a request. Defaults to what
+    /// before the wait, once or twice, and answers once more whether [`again`](Keep::again) can make a request. Defaults to what
     /// [`is_repeatable`](Keep::is_repeatable) says.
     fn take_over(&self, kept: &mut Self::Kept) -> bool {
         self.is_repeatable(kept)

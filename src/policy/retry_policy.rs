@@ -279,7 +279,9 @@ impl<S, W, C, H, K, B> RetryPolicy<S, W, C, H, K, B> {
 
     /// How long the whole call may take, attempts and waits together. Default: no limit.
     ///
-    /// No wait is started that would end at or past this limit; the call then ends at once with its last outcome.
+    /// No wait is started that would end at or past this limit; the call then ends at once with its last outcome. (What
+    #[cfg_attr(feature = "http", doc = "[draining](crate::policy::http::drain) a response takes comes on top.)")]
+    #[cfg_attr(not(feature = "http"), doc = "draining a response takes comes on top.)")]
     ///
     /// **What is under way, an attempt or the service's getting ready for one, is cut only in a
     /// [detailed](crate::RetryLayer::detailed) layer, which has an error to say it with; elsewhere put a timeout layer
@@ -379,19 +381,24 @@ impl<S, W, C, H, K, B> RetryPolicy<S, W, C, H, K, B> {
         self.hooks.after_attempt(attempt, outcome);
         // Asked last: what is taken out is used, or given back when the call is dropped before that.
         let pause = if matches!(class, Class::Unsent { .. }) || self.options.is_idempotent() {
-            self.pause(attempt, class, retry_after, outcome).and_then(|delay| match kept {
-                Some(kept) if self.keep.is_repeatable(kept) => match self.budget.withdraw(|| attempt.now()) {
-                    true => Ok((delay, kept)),
-                    false => Err(StopReason::Budget),
-                },
-                _ => Err(StopReason::NotReplayable),
+            self.pause(attempt, class, retry_after, outcome).and_then(|delay| {
+                let kept = kept.filter(|kept| self.keep.is_repeatable(kept)).ok_or(StopReason::NotReplayable)?;
+                if !self.budget.withdraw(|| attempt.now()) {
+                    return Err(StopReason::Budget);
+                }
+                self.hooks.amend(attempt, kept, outcome);
+                // It may have been made into something that cannot be sent, or used up just now.
+                if !self.keep.take_over(kept) {
+                    self.budget.refund();
+                    return Err(StopReason::NotReplayable);
+                }
+                Ok(delay)
             })
         } else {
             Err(StopReason::NotIdempotent)
         };
         match pause {
-            Ok((delay, kept)) => {
-                self.hooks.amend(attempt, kept, outcome);
+            Ok(delay) => {
                 telemetry::retry(attempt, &delay);
                 self.hooks.before_sleep(attempt, outcome, &delay);
                 Decision::Retry { after: delay.duration() }
@@ -538,6 +545,7 @@ where
     }
 
     fn timed_out(&mut self, attempt: &Attempt) {
+        self.budget.refund();
         telemetry::gave_up(attempt, StopReason::Deadline);
         self.hooks.timed_out(attempt);
     }

@@ -53,7 +53,7 @@ impl<E> RetryError<E> {
         self.0.elapsed
     }
 
-    /// How much of that was spent waiting between attempts.
+    /// How much of that was spent waiting between attempts: the pauses that were decided, the last one whole even if it was cut.
     #[must_use]
     pub fn waited(&self) -> Duration {
         self.0.waited
