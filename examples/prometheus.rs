@@ -8,9 +8,9 @@ use std::{
     time::Duration,
 };
 
+use ::http::{Request, Response, StatusCode, Uri, header::RETRY_AFTER};
 use axum::{Router, extract::State, routing::get};
 use bytes::Bytes;
-use http::{Request, Response, StatusCode, Uri, header::RETRY_AFTER};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper_util::{client::legacy::Client, rt::TokioExecutor};
@@ -19,10 +19,9 @@ use tokio::task::JoinSet;
 use tower::{BoxError, Service, ServiceBuilder, ServiceExt, util::BoxCloneSyncService};
 use tower_tenacity::{
     RetryLayer, RetryPolicy,
-    circuit_breaker::{self, BreakerPolicy, CircuitBreakerLayer},
-    classify::{self, Boxed},
-    cooldown::{self, CooldownLayer},
-    policy::{budget::Budget, http::classify as http_classify},
+    circuit_breaker::{BreakerPolicy, CircuitBreakerLayer},
+    cooldown::CooldownLayer,
+    policy::{budget::Budget, http},
     telemetry::{BreakerMetrics, CooldownMetrics, Metrics},
     wait,
 };
@@ -65,6 +64,12 @@ async fn main() -> Result<(), BoxError> {
     let scraped = fetch(&format!("http://{service}/metrics")).await?;
     let mut lines: Vec<_> = scraped.lines().filter(|line| line.starts_with("tower_tenacity")).collect();
     lines.sort_unstable();
+    println!(
+        "80 requests. Every fifth answer of the upstream is a 503, one a 429 that asks for a second, and from the 50th on all are 503s:"
+    );
+    println!(
+        "a second in which nobody asks, retries that cure the 503s, then an open circuit, and calls that end as it stays open for too long.\n"
+    );
     for line in lines {
         println!("{line}");
     }
@@ -73,12 +78,8 @@ async fn main() -> Result<(), BoxError> {
 
 /// The client, with all of its layers observed under the name `prices`.
 fn prices() -> Result<Prices, BoxError> {
-    let refused = |outcome: &Result<Response<Incoming>, BoxError>| {
-        outcome.as_ref().err().and_then(|error| cooldown::class_of(&**error))
-    };
     let budget = Budget::standard().reserve(10);
-    let policy = RetryPolicy::http::<Boxed>()
-        .classify(circuit_breaker::classify().or(classify::by(refused)).or(http_classify::<Boxed>()))
+    let policy = RetryPolicy::http()
         .wait(wait::floored_jitter().transient(Duration::from_millis(20)))
         .timeout(Duration::from_secs(3))
         .budget(budget.clone())
@@ -86,8 +87,8 @@ fn prices() -> Result<Prices, BoxError> {
     let breaker = BreakerPolicy::new().consecutive_failures(5)?;
     let stack = ServiceBuilder::new()
         .layer(RetryLayer::new(policy))
-        .layer(CooldownLayer::new(http_classify::<Boxed>()).observe(CooldownMetrics::new("prices")))
-        .layer(CircuitBreakerLayer::new(breaker).classify(http_classify()).observe(BreakerMetrics::new("prices")))
+        .layer(CooldownLayer::http().observe(CooldownMetrics::new("prices")))
+        .layer(CircuitBreakerLayer::new(breaker).classify(http::classify()).observe(BreakerMetrics::new("prices")))
         .service(Client::builder(TokioExecutor::new()).build_http::<Full<Bytes>>());
     Ok(BoxCloneSyncService::new(stack))
 }

@@ -5,8 +5,8 @@
 //!
 //! * [`Counted`], the usual way: what is shared goes with the last layer, service and call that holds it. A call counts itself in and out, by two
 //!   atomic operations. A count that all threads write to would cost more than all the rest of a call, so each clone of a service that
-//!   is called more than once has a count of its own. A clone for each call (`client.clone().oneshot(…)`, axum's handlers) counts with the service it was cloned
-//!   from: make one clone for each task and call that, or leak.
+//!   is called more than once has a count of its own. A clone for each call (`client.clone().oneshot(…)`) counts with the service it was cloned
+//!   from: make one clone for each task and call that, or leak. In axum, whose handlers are given a clone each, leak.
 //! * [`Leaked`]: what is shared lives as long as the program, and nobody counts. For a layer that is made once, as most are; each one that is leaked takes
 //!   its memory for good.
 //!
@@ -16,15 +16,16 @@
 //! ```
 //! use tower::ServiceBuilder;
 //! use tower_tenacity::{
-//!     RetryLayer, RetryPolicy, circuit_breaker::{self, BreakerPolicy, CircuitBreakerLayer}, classify, cooldown::CooldownLayer,
+//!     RetryLayer, RetryPolicy, circuit_breaker::{BreakerPolicy, CircuitBreakerLayer}, classify, cooldown::CooldownLayer,
 //!     policy::budget::Budget,
 //! };
 //!
 //! # fn check<S: tower::Service<u32>>(_: &S) {}
-//! let policy = RetryPolicy::new().classify(circuit_breaker::classify().or(classify::errors()));
+//! let throttled = classify::throttled_if(classify::error_message_contains("429"));
+//! let policy = RetryPolicy::new().classify(classify::refusals().or(throttled).or(classify::errors()));
 //! let service = ServiceBuilder::new()
 //!     .layer(RetryLayer::new(policy.budget(Budget::standard().leak())))
-//!     .layer(CooldownLayer::new(classify::errors()).leak())
+//!     .layer(CooldownLayer::new(throttled).leak())
 //!     .layer(CircuitBreakerLayer::new(BreakerPolicy::new()).leak())
 //!     .service_fn(|number: u32| async move { Ok::<_, std::io::Error>(number) });
 //! # check(&service);

@@ -99,8 +99,7 @@ async fn probes_decide_and_a_closed_circuit_uses_its_own_instance_again() {
 
 #[tokio::test(start_paused = true)]
 async fn a_retry_outside_waits_for_the_probe() {
-    let policy =
-        RetryPolicy::new().wait(wait::fixed(MILLI)).classify(circuit_breaker::classify().or(classify::errors()));
+    let policy = RetryPolicy::new().wait(wait::fixed(MILLI)).classify(classify::refusals().or(classify::errors()));
     let breaker = CircuitBreakerLayer::new(touchy().probes(1).unwrap());
     let inner = Strict::failing(1);
     let counts = inner.counts.clone();
@@ -118,7 +117,7 @@ async fn a_retry_outside_gives_up_at_once_where_the_probe_is_past_its_deadline()
     let policy = RetryPolicy::new()
         .wait(wait::fixed(MILLI))
         .timeout(4 * SECOND)
-        .classify(circuit_breaker::classify().or(classify::errors()));
+        .classify(classify::refusals().or(classify::errors()));
     let service = ServiceBuilder::new()
         .layer(RetryLayer::new(policy).detailed())
         .layer(CircuitBreakerLayer::new(touchy()))
@@ -127,7 +126,7 @@ async fn a_retry_outside_gives_up_at_once_where_the_probe_is_past_its_deadline()
     let error = service.oneshot(()).await.unwrap_err();
     assert!(begun.elapsed() <= 2 * MILLI);
     let open = CircuitOpen::find(&**error.last().unwrap()).unwrap();
-    assert_eq!((error.attempts(), error.reason()), (2, StopReason::ServerDelay { asked: open.retry_after().unwrap() }));
+    assert_eq!((error.attempts(), error.reason()), (2, StopReason::HeldBack { delay: open.retry_after().unwrap() }));
 }
 
 #[test]
@@ -142,12 +141,12 @@ fn the_refusal_is_found_below_others_and_was_never_sent() {
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     let unsent = Some(Class::Unsent { retry_after: None });
     let boxed: Result<(), BoxError> = Err(runtime.block_on(refused()));
-    assert_eq!(circuit_breaker::classify().classify(&boxed), unsent);
+    assert_eq!(classify::refusals().classify(&boxed), unsent);
     let wrapped: Result<(), io::Error> = Err(io::Error::other(runtime.block_on(refused())));
-    assert_eq!(circuit_breaker::classify().classify(&wrapped), unsent);
+    assert_eq!(classify::refusals().classify(&wrapped), unsent);
     let other: Result<(), BoxError> = Err("other".into());
-    assert_eq!(circuit_breaker::classify().classify(&other), None);
-    assert_eq!(circuit_breaker::classify().classify(&Ok::<_, BoxError>(())), None);
+    assert_eq!(classify::refusals().classify(&other), None);
+    assert_eq!(classify::refusals().classify(&Ok::<_, BoxError>(())), None);
     assert_eq!(refusal(boxed).to_string(), "the circuit is forced open");
 }
 

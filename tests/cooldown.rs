@@ -17,8 +17,8 @@ use tokio::time::{Instant, advance, sleep, timeout};
 use tower::{BoxError, Layer, Service, ServiceBuilder, ServiceExt, service_fn};
 use tower_tenacity::{
     RetryLayer, RetryPolicy,
-    circuit_breaker::{self, BreakerPolicy, CircuitBreakerLayer},
-    classify::{self, Class},
+    circuit_breaker::{BreakerPolicy, CircuitBreakerLayer},
+    classify::{self, Class, Classify},
     cooldown::{self, CooldownLayer, CoolingDown},
     stop,
     timeout::{AttemptTimeoutLayer, Deadline},
@@ -150,7 +150,7 @@ fn boxed_class(outcome: &Result<u32, BoxError>) -> Option<Class> {
         Ok(_) => Some(Class::Success),
         Err(error) => match error.downcast_ref() {
             Some(reply) => Some(class(&Err(*reply))),
-            None => cooldown::class_of(&**error),
+            None => CoolingDown::find(&**error).map(CoolingDown::class),
         },
     }
 }
@@ -420,7 +420,11 @@ async fn a_call_that_wakes_past_its_deadline_is_not_made() {
     let error = late.await.unwrap().unwrap_err();
     assert_eq!((cooling(&error).until(), cooling(&error).retry_after()), (Instant::now(), Duration::ZERO));
     assert_eq!(error.to_string(), "held back by a rate limit until the deadline of the call had passed");
-    assert_eq!(cooldown::class_of(&*error), Some(Class::Permanent), "another attempt comes later still");
+    assert_eq!(
+        CoolingDown::find(&*error).map(CoolingDown::class),
+        Some(Class::Permanent),
+        "another attempt comes later still"
+    );
     // The longest wait bounds waiting, and that is over.
     assert!(fine.await.unwrap().is_ok());
     assert_eq!(server.count(), 2);
@@ -477,7 +481,7 @@ async fn a_quota_that_is_used_up_fails_at_once_and_one_call_goes_first_after_it(
     assert!(cooling(&error).is_exhausted());
     assert_eq!(cooling(&error).retry_after(), 600 * SECOND);
     assert_eq!(error.to_string(), "the quota is exhausted, no calls for another 600s");
-    assert_eq!(cooldown::class_of(&*error), Some(Class::Permanent));
+    assert_eq!(CoolingDown::find(&*error).map(CoolingDown::class), Some(Class::Permanent));
 
     sleep(600 * SECOND).await;
     server.add([Reply::UsedUp]);
@@ -647,7 +651,7 @@ async fn while_a_probe_is_out_impatient_calls_are_refused() {
     let _probe = one.ready().await.unwrap().call(1);
     let error = call(&service, 2).await.unwrap_err();
     assert_eq!(cooling(&error).retry_after(), 5 * SECOND);
-    assert_eq!(cooldown::class_of(&*error), Some(Class::throttled(Some(5 * SECOND))));
+    assert_eq!(CoolingDown::find(&*error).map(CoolingDown::class), Some(Class::throttled(Some(5 * SECOND))));
 }
 
 #[tokio::test(start_paused = true)]
@@ -760,10 +764,13 @@ fn refusals_are_found_below_other_errors() {
         *call(&service, 2).await.unwrap_err().downcast::<CoolingDown>().unwrap()
     });
     let throttled = Some(Class::throttled(Some(10 * SECOND)));
-    assert_eq!(cooldown::class_of(&error), throttled);
-    assert_eq!(cooldown::class_of(&std::io::Error::other(error.clone())), throttled);
-    assert_eq!(cooldown::class_of(&std::io::Error::other(Arc::new(error))), throttled);
-    assert_eq!(cooldown::class_of(&std::io::Error::other("something else")), None);
+    assert_eq!(CoolingDown::find(&error).map(CoolingDown::class), throttled);
+    assert_eq!(CoolingDown::find(&std::io::Error::other(error.clone())).map(CoolingDown::class), throttled);
+    assert_eq!(CoolingDown::find(&std::io::Error::other(Arc::new(error.clone()))).map(CoolingDown::class), throttled);
+    assert_eq!(CoolingDown::find(&std::io::Error::other("something else")).map(CoolingDown::class), None);
+    assert_eq!(classify::refusals().classify(&Err::<(), _>(std::io::Error::other(error.clone()))), throttled);
+    assert_eq!(classify::refusals().classify(&Err::<(), BoxError>(Box::new(error))), throttled);
+    assert_eq!(classify::refusals().classify(&Err::<(), BoxError>("something else".into())), None);
 }
 
 /// The quota of the survey behind the cool-down: 60 calls per fixed window of 60 s, refused with the time that is left of it.
@@ -1021,9 +1028,8 @@ async fn threads_that_call_and_give_up_at_random_leave_nothing_stuck() {
 /// How many of fifty calls reach a server that throttles for good, after the probe of its cool-down has come back from a circuit
 /// that was open for it, or had no time left.
 async fn herd_after(never_sent: &str) -> usize {
-    let class = || {
-        circuit_breaker::classify().or(classify::throttled_if(classify::error_message("429"))).or(classify::errors())
-    };
+    let class =
+        || classify::refusals().or(classify::throttled_if(classify::error_message("429"))).or(classify::errors());
     let breaker = CircuitBreakerLayer::new(BreakerPolicy::new()).classify(class());
     let handle = breaker.handle();
     let reached = Arc::new(Mutex::new(0));

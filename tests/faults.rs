@@ -37,9 +37,9 @@ use tower::{
 };
 use tower_tenacity::{
     Attempt, CallOptions, RetryLayer, RetryPolicy, StopReason,
-    circuit_breaker::{self, BreakerPolicy, CircuitBreakerLayer, Handle, State},
+    circuit_breaker::{BreakerPolicy, CircuitBreakerLayer, Handle, State},
     classify::{self, Class},
-    cooldown::{self, CooldownLayer},
+    cooldown::{CooldownLayer, CoolingDown},
     hooks::{Delay, Observer},
     policy::budget::Budget,
     stop,
@@ -258,8 +258,8 @@ impl Observer<(), BoxError> for Witness {
 
 fn class(outcome: &Result<(), BoxError>) -> Option<Class> {
     let error = outcome.as_ref().err()?;
-    if let Some(class) = cooldown::class_of(&**error) {
-        return Some(class);
+    if let Some(refused) = CoolingDown::find(&**error) {
+        return Some(refused.class());
     }
     if error.is::<TimedOut>() {
         return Some(Class::transient());
@@ -355,7 +355,7 @@ impl World {
         let policy = RetryPolicy::new()
             .stop(stop::after_attempt(5))
             .wait(wait::floored_jitter().seed(3))
-            .classify(circuit_breaker::classify().or(classify::by(class)))
+            .classify(classify::refusals().or(classify::by(class)))
             .per_request(|ask: &Ask| CallOptions::new().deadline(ask.deadline))
             .before_attempt(move |_: &Attempt, ask: &mut Ask| {
                 let past = Instant::now().saturating_duration_since(ask.deadline.moment());

@@ -20,7 +20,7 @@ use tower_tenacity::{
     CallOptions, Retry, RetryLayer, RetryPolicy,
     circuit_breaker::{self, BreakerPolicy, CircuitBreakerLayer},
     classify,
-    cooldown::{self, CooldownLayer},
+    cooldown::CooldownLayer,
     policy::budget::Budget,
     telemetry::{BreakerMetrics, CooldownMetrics, Metrics},
     wait,
@@ -218,10 +218,9 @@ async fn every_attempt_of_a_stack_is_sent_or_refused_once() {
             }
         }
     });
-    let told = |outcome: &Result<(), BoxError>| outcome.as_ref().err().and_then(|error| cooldown::class_of(&**error));
     let policy = RetryPolicy::new()
         .wait(wait::fixed(Duration::from_millis(100)))
-        .classify(circuit_breaker::classify().or(classify::by(told)).or(classify::by(meaning)))
+        .classify(classify::refusals().or(classify::by(meaning)))
         .observe(Metrics::new("test"));
     let breaker = CircuitBreakerLayer::new(BreakerPolicy::new().consecutive_failures(4).unwrap())
         .classify(classify::by(meaning))

@@ -112,6 +112,7 @@ async fn events_have_fixed_names_and_fields_and_stand_in_the_span_of_their_call(
         ]
     );
     assert_eq!(StopReason::ServerDelay { asked: Duration::ZERO }.name(), "server_delay");
+    assert_eq!(StopReason::HeldBack { delay: Duration::ZERO }.name(), "held_back");
 }
 
 #[tokio::test(start_paused = true)]

@@ -299,7 +299,7 @@ fn protected<V: Visit>(name: &str, inner: Inner, base: Duration, visitor: V) -> 
     let cooldown = CooldownLayer::new(classify::errors());
     let breaker = CircuitBreakerLayer::new(BreakerPolicy::new());
     let retry = RetryLayer::new(
-        policy.clone().budget(Budget::standard()).classify(circuit_breaker::classify().or(classify::errors())),
+        policy.clone().budget(Budget::standard()).classify(classify::refusals().or(classify::errors())),
     );
     match name {
         "ours+budget" => visitor.visit(Stacked(Retry::new(policy.budget(Budget::standard()), inner))),
@@ -309,7 +309,7 @@ fn protected<V: Visit>(name: &str, inner: Inner, base: Duration, visitor: V) -> 
         "stack" => visitor.visit(Stacked(retry.layer(cooldown.layer(breaker.layer(inner))))),
         "stack, leaked" => {
             let policy = policy.budget(Budget::standard().leak());
-            let retry = RetryLayer::new(policy.classify(circuit_breaker::classify().or(classify::errors())));
+            let retry = RetryLayer::new(policy.classify(classify::refusals().or(classify::errors())));
             visitor.visit(Stacked(retry.layer(cooldown.leak().layer(breaker.leak().layer(inner)))))
         }
         "cooldown, leaked" => visitor.visit(Stacked(cooldown.leak().layer(inner))),

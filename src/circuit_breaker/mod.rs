@@ -1,4 +1,4 @@
-//! Stops calling a service that is down, so that it can get well and callers know at once.
+//! Stops calling a service that is down, so that it can get well and callers know at once, or when to come back.
 //!
 //! ```
 //! use tower::{BoxError, Service, ServiceBuilder, ServiceExt, service_fn};
@@ -66,21 +66,22 @@
 //! learns how the service is. A timeout *above* drops the call instead. That counts as nothing, unless
 //! [slow calls](BreakerPolicy::slow_calls) are watched.
 //!
-//! The ready-made policies for HTTP, gRPC and Gemini know what [`CircuitOpen`] means; any other has to be told, by [`classify()`]
-//! before its own classifier: never sent, and to be tried again when the next probe is due. Other than most failures that may be done for a request
-//! that must not be carried out twice. A deadline or a longest pause that would be overrun ends the call at once.
+//! The ready-made policies for HTTP, gRPC and Gemini know what [`CircuitOpen`] means; any other has to be told, by
+//! [`classify::refusals`](crate::classify::refusals) before its own classifier: never sent, and to be tried again when the next probe is due. Unlike most failures, this one lets a request be sent
+//! again that must not be carried out twice. **So calls with retries wait for an open circuit**, up to their deadline, or for 300 s without one; a deadline or a
+//! longest pause that would be overrun ends the call at once. That page says how to let them fail at once, too.
 //!
 //! ```
 //! use std::time::Duration;
 //! use tower::{ServiceBuilder, service_fn};
 //! use tower_tenacity::{RetryLayer, RetryPolicy, classify};
-//! use tower_tenacity::circuit_breaker::{self, BreakerPolicy, CircuitBreakerLayer};
+//! use tower_tenacity::circuit_breaker::{BreakerPolicy, CircuitBreakerLayer};
 //!
 //! # #[tokio::main(flavor = "current_thread", start_paused = true)] async fn main() -> Result<(), tower::BoxError> {
 //! # use tower::ServiceExt;
 //! let policy = RetryPolicy::new()
 //!     .timeout(Duration::from_secs(30))
-//!     .classify(circuit_breaker::classify().or(classify::errors()));
+//!     .classify(classify::refusals().or(classify::errors()));
 //! let service = ServiceBuilder::new()
 //!     .layer(RetryLayer::new(policy))
 //!     .layer(CircuitBreakerLayer::new(BreakerPolicy::new()))
@@ -114,7 +115,6 @@
 //! Errors from `poll_ready` are returned and do not count, except where a call that was let in makes an instance ready for itself, as probes do.
 
 mod circuits;
-mod classify;
 mod error;
 mod future;
 mod handle;
@@ -127,7 +127,6 @@ mod state;
 mod window;
 
 pub use circuits::{Circuits, Everyone, LeakedCircuit, Per};
-pub use classify::{Classifier, classify};
 pub use error::CircuitOpen;
 pub use future::ResponseFuture;
 pub use handle::{Handle, Status};

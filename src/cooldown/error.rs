@@ -58,6 +58,12 @@ impl CoolingDown {
         self.exhausted
     }
 
+    /// The refusal in a chain of causes, if there is one, however many layers lie between.
+    #[must_use]
+    pub fn find<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a Self> {
+        causes_of(error).next()
+    }
+
     /// What this means to layers further out: permanent if the quota is exhausted or the deadline has passed, else throttled for as
     /// long as is left.
     #[must_use]
@@ -85,20 +91,3 @@ impl fmt::Display for CoolingDown {
 }
 
 impl Error for CoolingDown {}
-
-/// What a failure means in whose source chain there is a [`CoolingDown`]; `None` if there is none.
-///
-/// A classifier for a layer further out asks this first:
-///
-/// ```
-/// use tower::BoxError;
-/// use tower_tenacity::{RetryPolicy, classify, cooldown};
-///
-/// let refused = |outcome: &Result<u32, BoxError>| outcome.as_ref().err().and_then(|error| cooldown::class_of(&**error));
-/// let policy = RetryPolicy::new().classify(classify::by(refused).or(classify::errors()));
-/// # let _ = policy.boxed::<(), u32, BoxError>();
-/// ```
-#[must_use]
-pub fn class_of(error: &(dyn Error + 'static)) -> Option<Class> {
-    causes_of(error).next().map(CoolingDown::class)
-}

@@ -135,7 +135,7 @@ impl<C, W, P, X, D> CooldownLayer<C, W, P, X, D> {
     ///
     /// struct Job { deadline: Option<Deadline> }
     ///
-    /// let layer = CooldownLayer::new(classify::errors()).deadline(|job: &Job| job.deadline);
+    /// let layer = CooldownLayer::new(classify::throttled_if(classify::error_message_contains("429"))).deadline(|job: &Job| job.deadline);
     /// # let _ = layer;
     /// ```
     pub fn deadline<D2>(self, deadline: D2) -> CooldownLayer<C, W, P, X, D2> {

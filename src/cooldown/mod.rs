@@ -114,9 +114,9 @@
 //!
 //! # Errors
 //!
-//! Errors are boxed: those of the service inside, unchanged, and [`CoolingDown`] for a call that was not made. To a
-//! classifier further out it means what [`class_of`] says: permanent where a quota is used up or the deadline has passed, else throttled for as
-//! long as is left.
+//! Errors are boxed: those of the service inside, unchanged, and [`CoolingDown`] for a call that was not made. The ready-made policies for
+//! HTTP, gRPC and Gemini know what that means: permanent where a quota is used up or the deadline has passed, else throttled for as long as is
+//! left. Any other has to be told, by [`classify::refusals`](crate::classify::refusals) before its own classifier.
 //!
 //! # What can be relied on
 //!
@@ -140,7 +140,7 @@ mod service;
 mod store;
 mod terms;
 
-pub use error::{CoolingDown, class_of};
+pub use error::CoolingDown;
 pub use future::ResponseFuture;
 pub use layer::{CooldownLayer, LeakedCooldownLayer};
 pub use observer::Observer;

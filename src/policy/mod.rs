@@ -203,6 +203,11 @@ pub enum StopReason {
         /// What the server asked for.
         asked: Duration,
     },
+    /// Nothing was sent, and nothing is to be for longer than the policy, or the time left, allows: a circuit is open.
+    HeldBack {
+        /// For how long.
+        delay: Duration,
+    },
     /// The request could not be kept for another attempt, or what was kept of it cannot be sent again.
     NotReplayable,
     /// The server may have seen the request, which must not be carried out twice.
@@ -224,6 +229,7 @@ impl StopReason {
             Self::Exhausted => "exhausted",
             Self::Deadline => "deadline",
             Self::ServerDelay { .. } => "server_delay",
+            Self::HeldBack { .. } => "held_back",
             Self::NotReplayable => "not_replayable",
             Self::NotIdempotent => "not_idempotent",
             Self::Budget => "budget",
@@ -239,6 +245,7 @@ impl std::fmt::Display for StopReason {
             Self::ServerDelay { asked } => {
                 return write!(f, "the server asks for a pause of {asked:?}, which is too long");
             }
+            Self::HeldBack { delay } => return write!(f, "no attempt is to be made for {delay:?}, which is too long"),
             Self::Permanent => "the failure is permanent",
             Self::Exhausted => "the attempts are exhausted",
             Self::Deadline => "out of time",

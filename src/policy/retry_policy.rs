@@ -270,8 +270,8 @@ impl<S, W, C, H, K, B> RetryPolicy<S, W, C, H, K, B> {
     /// The longest pause a server may dictate, jitter aside. Default: 300 s, as in Envoy and linkerd.
     ///
     /// A server that asks for more, or for more than the time left, ends the call at once with
-    /// [`StopReason::ServerDelay`]: a shorter wait would only be refused again. The bound of the wait
-    /// strategy is not applied to what a server says.
+    /// [`StopReason::ServerDelay`]: a shorter wait would only be refused again. So does a circuit that stays open for longer, with
+    /// [`StopReason::HeldBack`]. The bound of the wait strategy is not applied to either.
     pub const fn max_server_delay(mut self, max: Duration) -> Self {
         self.max_server_delay = Nanos::new(max);
         self
@@ -432,7 +432,10 @@ impl<S, W, C, H, K, B> RetryPolicy<S, W, C, H, K, B> {
             Some(asked) => {
                 let left = attempt.time_left();
                 if asked > self.max_server_delay.get() || left.is_some_and(|left| asked >= left) {
-                    return Err(StopReason::ServerDelay { asked });
+                    return Err(match class {
+                        Class::Unsent { .. } => StopReason::HeldBack { delay: asked },
+                        _ => StopReason::ServerDelay { asked },
+                    });
                 }
                 spread(&mut random, asked, left)
             }

@@ -12,7 +12,7 @@
 //! | `gave_up` | warn; debug for `permanent` | `attempt`, `reason`, `waited_ms` | a call ends with a failure; `reason` is [`StopReason::name`], `waited_ms` what its pauses add up to |
 //! | `breaker` | warn | `from`, `to` | a circuit changed its state; the names are those of [`State::as_str`] |
 //! | `breaker_refused` | debug | `state`, `delay_ms` | a circuit refused a call; `delay_ms` until the next probe, if that depends on time alone |
-//! | `cooldown` | warn; debug for longer than before | `delay_ms`, `exhausted` | callers of a quota are held back from now on |
+//! | `cooldown` | warn; debug where one in force is made longer | `delay_ms`, `exhausted` | callers of a quota are held back from now on |
 //! | `cooldown_wait` | debug | `delay_ms` | a call waits for its quota, which is closed for that long |
 //! | `cooldown_refused` | debug | `delay_ms`, `exhausted` | a call is refused, as its quota is closed for that long |
 //!
@@ -55,16 +55,17 @@ Nobody counts who does not ask for it, as here for a whole stack:
 ```
 use tower::{ServiceBuilder, service_fn};
 use tower_tenacity::{
-    RetryLayer, RetryPolicy, circuit_breaker::{self, BreakerPolicy, CircuitBreakerLayer}, classify, cooldown::CooldownLayer,
+    RetryLayer, RetryPolicy, circuit_breaker::{BreakerPolicy, CircuitBreakerLayer}, classify, cooldown::CooldownLayer,
     telemetry::{BreakerMetrics, CooldownMetrics, Metrics},
 };
 
 # #[tokio::main(flavor = \"current_thread\", start_paused = true)] async fn main() {
 # use tower::ServiceExt;
-let policy = RetryPolicy::new().classify(circuit_breaker::classify().or(classify::errors()));
+let throttled = classify::throttled_if(classify::error_message_contains(\"429\"));
+let policy = RetryPolicy::new().classify(classify::refusals().or(throttled).or(classify::errors()));
 let service = ServiceBuilder::new()
     .layer(RetryLayer::new(policy.observe(Metrics::new(\"prices\"))))
-    .layer(CooldownLayer::new(classify::errors()).observe(CooldownMetrics::new(\"prices\")))
+    .layer(CooldownLayer::new(throttled).observe(CooldownMetrics::new(\"prices\")))
     .layer(CircuitBreakerLayer::new(BreakerPolicy::new()).observe(BreakerMetrics::new(\"prices\")))
     .service(service_fn(|item: u32| async move { Ok::<_, std::io::Error>(item * 2) }));
 assert_eq!(service.oneshot(21).await.unwrap(), 42);

@@ -24,6 +24,7 @@ mod classifier;
 #[cfg(feature = "http")]
 mod own;
 mod predicate;
+mod refusals;
 mod source;
 
 use std::time::Duration;
@@ -38,6 +39,7 @@ pub use predicate::{
     All, Always, Any, ErrorMessage, ErrorType, Never, OnCause, OnError, OnResponse, Outcome, Predicate, Unless, always,
     error_message, error_message_contains, error_type, never, on_cause, on_error, on_response, outcome,
 };
+pub use refusals::{Refusals, refusals};
 #[cfg(feature = "http")]
 pub(crate) use source::causes;
 pub(crate) use source::causes_of;

@@ -11,7 +11,7 @@ use crate::cooldown::{CoolingDown, Observer};
 /// ```
 /// use tower_tenacity::{classify, cooldown::CooldownLayer, telemetry::CooldownMetrics};
 ///
-/// let layer = CooldownLayer::new(classify::errors()).observe(CooldownMetrics::new("gemini"));
+/// let layer = CooldownLayer::new(classify::throttled_if(classify::error_message_contains("429"))).observe(CooldownMetrics::new("gemini"));
 /// # let _ = layer;
 /// ```
 #[derive(Clone)]

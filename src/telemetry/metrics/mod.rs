@@ -49,11 +49,12 @@ struct Series {
 }
 
 // Registered from the start: a series that begins with its first increment hides that one from `increase`.
-const REASONS: [StopReason; 8] = [
+const REASONS: [StopReason; 9] = [
     StopReason::Permanent,
     StopReason::Exhausted,
     StopReason::Deadline,
     StopReason::ServerDelay { asked: std::time::Duration::ZERO },
+    StopReason::HeldBack { delay: std::time::Duration::ZERO },
     StopReason::NotReplayable,
     StopReason::NotIdempotent,
     StopReason::Budget,
