@@ -125,7 +125,7 @@ struct Narrator(Style);
 
 impl<Res> Observer<Res, gemini::Error> for Narrator {
     fn before_attempt(&self, attempt: &Attempt) {
-        say!("{} attempt {}", self.0.dim("→"), attempt.number());
+        say!("{} attempt {} at this question", self.0.dim("→"), attempt.number());
     }
 
     fn before_sleep(&self, _: &Attempt, outcome: &Result<Res, gemini::Error>, delay: &Delay) {
@@ -249,6 +249,7 @@ fn summary(report: &Report, elapsed: Duration, stand_in: Option<&GeminiServer>) 
         tokens(usage.total())
     );
     if let Some(server) = stand_in {
+        say!("(What the stand-in counts as tokens is made up.)");
         say!("{} HTTP requests over {} connections", server.requests().len(), server.connections());
     }
 }

@@ -44,7 +44,7 @@ impl<T, C> ExtractLayer<T, C> {
     /// How often the model is asked again after an answer that does not fit. Default: 2. With 0 there is one answer.
     ///
     /// This is a budget of its own: retries of the transport do not count, and neither does the first question. Past the
-    /// [deadline](GenerateContent::deadline) of the question the model is not asked again.
+    /// [deadline](crate::gemini::GenerateContent::deadline) of the question the model is not asked again.
     #[must_use]
     pub fn reasks(mut self, reasks: u32) -> Self {
         self.settings.reasks = reasks;

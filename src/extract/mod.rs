@@ -41,6 +41,14 @@
 //! The layer goes *outside* the retry layer: transport failures are retried below it and never use up a reask, and a
 //! reask is asked at once, without the transport's backoff. Each has a budget of its own.
 //!
+//! # Rules of your own
+//!
+//! [`check`](ExtractLayer::check) is asked once the schema and the type are satisfied; what it finds is a
+//! [`Rejected`](Failure::Rejected) answer, what the schema finds a [`Mismatch`](Failure::Mismatch), and the model is told of either in the same
+//! words. Rules of validation crates go through it, with the paths as they print them (garde: `for (path, error) in report.iter() {
+//! problems.add(path.to_string(), error.message().to_owned()) }`). Note that schemars reads the attributes of `validator` and `garde`,
+//! too: what it understands of them is part of the schema already.
+//!
 //! # What is sent back to the model
 //!
 //! The caller's question, the model's own turn exactly as it came (thought signatures included; only a missing role is

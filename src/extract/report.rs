@@ -85,7 +85,7 @@ pub struct AnswerReport {
 }
 
 impl AnswerReport {
-    /// What was wrong with it; `None` if it gave the value.
+    /// What was wrong with it; `None` if it gave the value. It may quote what the model wrote, so think before it is logged.
     #[must_use]
     pub fn failure(&self) -> Option<&str> {
         self.failure.as_deref()

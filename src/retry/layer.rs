@@ -22,6 +22,9 @@ impl<P> RetryLayer<P> {
     /// attempts, the time spent, the reason for stopping and the errors on the way. The policy's
     /// [timeout](crate::Policy::timeout) then also cuts an attempt that is under way.
     ///
+    /// A failure that is a response, as a 503 is, comes back as it is, without a story: why it was not tried again is told to an
+    /// [`Observer`](crate::hooks::Observer).
+    ///
     /// Over boxed errors, as those of `Buffer` and `Timeout`, `?` needs
     /// [`.map_err(RetryError::erase)`](super::RetryError::erase):
     ///

@@ -136,10 +136,16 @@
 //! # let _ = policy;
 //! ```
 //!
-//! “The trait `RepeatBody` is not implemented for `Body`”: the body streams. Put a `ReplayBodyLayer` outside of the retry layer.
+//! “The trait bound `Body: Clone` is not satisfied … required for `Body` to implement `RepeatBody`”: the body streams. Put a `ReplayBodyLayer` outside
+//! of the retry layer.
 //!
-//! If the innermost service's error is a boxed one, an `async move` block around the call may be refused in `tokio::spawn` or in a handler
-//! (“implementation of `From`” or “`ErrorChain` is not general enough”), which is a limitation of the compiler. Write
+//! “Cannot infer type of the type parameter `M`” (E0282) where a ready-made policy gets a classifier of one's own, as in
+//! `RetryPolicy::http().classify(mine.or(http::classify()))`: write `RetryPolicy::http::<Typed>()`, or `Boxed` where the errors are boxed
+//! ([`classify::Typed`](crate::classify::Typed)).
+//!
+//! “Implementation of `FnOnce`”, “of `From`” or “`ErrorChain` is not general enough” around an `async move` block in `tokio::spawn` or in a handler: a
+//! limitation of the compiler, where errors are boxed by the innermost service, or by a layer below this one (cool-down, breaker and attempt
+//! timeout do) while a hook is a closure. Make the hook a `fn` or an [`Observer`](crate::hooks::Observer), write
 //! `tokio::spawn(service.oneshot(request))`, or put the stack into tower's `BoxCloneSyncService`.
 //!
 //! # Panics

@@ -30,7 +30,7 @@
 //! With `earned = ratio · successes` of the window, a retry is allowed iff, counting it, there were
 //!
 //! * at most `earned + reserve` retries within the window, and
-//! * at most `earned / 2 + reserve` within a tenth of it (half a retry counts as one).
+//! * at most `earned / 2 + reserve` within a tenth of it, rounded up.
 //!
 //! A budget is asked when the retry is decided, before its pause: retries that wait count. Successes are those of all calls,
 //! whether they were tried again or could have been. Failures that are not retried cost nothing.
@@ -41,7 +41,7 @@
 //! * **The reserve is tiny**, and it comes back a window after it was spent. It is what lets a lone fresh client make three
 //!   attempts. Each client has its own, so a reserve per second, or a bucket that begins full, multiplied by thousands of small
 //!   clients, is what keeps a server down.
-//! * **It slides.** A window of 60 s keeps some 6 s of retries of everything that fails.
+//! * **It slides.** What a minute without failures has earned pays for 6 s in which every call fails and is tried again.
 //! * **Half of it is kept back.** What may be spent within 6 s is enough for a blip of 2 s in which every call is tried again, and half of them
 //!   twice. An outage of 5 s would spend all of it at once, and these retries would come back together, right after the outage. What is kept
 //!   back pays for the seconds after that. In the simulation such an outage sees 1.6 attempts for each call (2.2 without this), and the server is never

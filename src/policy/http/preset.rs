@@ -42,6 +42,9 @@ impl RetryPolicy {
     /// It serves `http::Request`s whose body [can be sent again](crate::body::RepeatBody), with any `http::Response`
     /// whose body is `Unpin`.
     ///
+    /// Where the policy gets a [classifier](RetryPolicy::classify) of another kind, the parameter has to be written:
+    /// `RetryPolicy::http::<Typed>()`, with whichever [marker](crate::classify::Typed).
+    ///
     /// ```
     /// use http::{Request, Response, StatusCode};
     /// use tower::{ServiceBuilder, ServiceExt, service_fn};
