@@ -109,6 +109,18 @@ impl<K: Eq + Hash, V> Keyed<K, V> {
         self.shard(key).lock().find(key)
     }
 
+    /// All keys with their values, in no order, shard by shard.
+    pub(crate) fn all(&self) -> Vec<(K, Arc<V>)>
+    where
+        K: Clone,
+    {
+        let mut all = Vec::new();
+        for shard in &self.shards {
+            all.extend(shard.lock().by_key.iter().map(|(key, entry)| (key.clone(), entry.value.clone())));
+        }
+        all
+    }
+
     /// Lets go the values that nobody holds and `keep` does not want. It is asked under a lock.
     pub(crate) fn retain(&self, mut keep: impl FnMut(&V) -> bool) {
         for shard in &self.shards {
@@ -198,6 +210,9 @@ mod tests {
         assert!(!Arc::ptr_eq(&value, &fresh(&keyed, 2)));
         assert!(keyed.get(&3).is_none());
         assert_eq!(keyed.len(), 2);
+        let mut all: Vec<_> = keyed.all().into_iter().map(|(key, value)| (key, *value)).collect();
+        all.sort_unstable();
+        assert_eq!(all, [(1, 1), (2, 2)]);
     }
 
     #[test]

@@ -192,6 +192,10 @@ where
         self.store.circuits.len()
     }
 
+    pub(super) fn handles(&self) -> Vec<(K, Handle)> {
+        self.store.circuits.all().into_iter().map(|(key, circuit)| (key, Handle::new(circuit))).collect()
+    }
+
     pub(super) fn circuit(&self, key: K) -> Arc<Shared> {
         let Store { policy, circuits, observers } = &*self.store;
         // Most keys are known: they are looked up without being copied.

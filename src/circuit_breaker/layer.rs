@@ -158,6 +158,22 @@ where
         Handle::new(self.circuits.circuit(key))
     }
 
+    /// The circuits that there are, each with its key, in no order: for whoever shows them.
+    ///
+    /// ```
+    /// use tower_tenacity::circuit_breaker::{BreakerPolicy, CircuitBreakerLayer, State};
+    ///
+    /// let breaker = CircuitBreakerLayer::new(BreakerPolicy::new()).per(|url: &(&'static str, u16)| url.0);
+    /// breaker.handle("example.com").force_open();
+    /// for (host, handle) in breaker.handles() {
+    ///     assert_eq!((host, handle.state()), ("example.com", State::ForcedOpen));
+    /// }
+    /// ```
+    #[must_use]
+    pub fn handles(&self) -> Vec<(K, Handle)> {
+        self.circuits.handles()
+    }
+
     /// How many keys have a circuit.
     #[must_use]
     pub fn keys(&self) -> usize {

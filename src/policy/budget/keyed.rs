@@ -69,6 +69,12 @@ impl<F, K: Eq + Hash> KeyedBudget<F, K> {
         self.find(request, now, Budget::clone)
     }
 
+    /// The budget of a key, if it has one of its own: for whoever shows it.
+    #[must_use]
+    pub fn get(&self, key: &K) -> Option<Budget> {
+        self.budgets.get(key).map(|budget| Budget::clone(&budget))
+    }
+
     /// As [`of`](Self::of), for one call.
     pub(crate) fn local<Req: ?Sized>(&self, request: &Req, now: impl FnOnce() -> Instant) -> LocalBudget
     where
@@ -125,6 +131,8 @@ mod tests {
         assert_eq!(budgets.of(&1, || now).available(now), 0);
         assert_eq!(budgets.of(&2, || now).available(now), 2);
         assert_eq!(format!("{:?}", budgets.budgets), "Keyed { len: 2, .. }");
+        assert_eq!(budgets.get(&1).map(|budget| budget.available(now)), Some(0));
+        assert!(budgets.get(&3).is_none() && budgets.budgets.len() == 2, "and a look makes none");
         (0..100).for_each(|_| budgets.of(&2, || now).deposit(|| now));
         assert_eq!((budgets.of(&1, || now).available(now), budgets.of(&2, || now).available(now)), (0, 7));
     }

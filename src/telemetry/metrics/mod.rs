@@ -72,7 +72,7 @@ impl Metrics {
     ///
     /// Budgets [per key](crate::policy::budget::KeyedBudget) have no balance that is shown: it would be a series for each key. What they
     /// refuse is counted, as what any budget does, among the suppressed retries, and the balance of a key that matters is read by
-    /// [`of`](crate::policy::budget::KeyedBudget::of).
+    /// [`get`](crate::policy::budget::KeyedBudget::get).
     #[must_use]
     pub fn budget(self, budget: &Budget) -> Self {
         Self::with_budget(self.series.policy, Some(budget.clone()))
