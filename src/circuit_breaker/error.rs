@@ -1,7 +1,7 @@
 use std::{error::Error, fmt, time::Duration};
 
 use super::{State, state::Refusal};
-use crate::policy::classify;
+use crate::{error::rounded, policy::classify};
 
 /// A call that was refused because its circuit does not let calls through; nothing was sent.
 ///
@@ -63,7 +63,7 @@ impl fmt::Display for CircuitOpen {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "the circuit is {}", self.state)?;
         match self.retry_after {
-            Some(left) => write!(f, ", the next probe is due in {left:?}"),
+            Some(left) => write!(f, ", the next probe is due in {:?}", rounded(left)),
             None => Ok(()),
         }
     }

@@ -2,7 +2,10 @@ use std::{error::Error, fmt, time::Duration};
 
 use tokio::time::Instant;
 
-use crate::policy::classify::{Class, causes_of};
+use crate::{
+    error::rounded,
+    policy::classify::{Class, causes_of},
+};
 
 /// A call that was not made, because its quota is cooling down for longer than the call can wait; found in the boxed error of
 /// a [`Cooldown`](super::Cooldown).
@@ -86,7 +89,7 @@ impl fmt::Display for CoolingDown {
             return f.write_str("held back by a rate limit until the deadline of the call had passed");
         }
         let what = if self.exhausted { "the quota is exhausted" } else { "cooling down after a rate limit" };
-        write!(f, "{what}, no calls for another {:?}", self.retry_after)
+        write!(f, "{what}, no calls for another {:?}", rounded(self.retry_after))
     }
 }
 

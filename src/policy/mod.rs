@@ -243,9 +243,19 @@ impl std::fmt::Display for StopReason {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             Self::ServerDelay { asked } => {
-                return write!(f, "the server asks for a pause of {asked:?}, which is too long");
+                return write!(
+                    f,
+                    "the server asks for a pause of {:?}, which is too long",
+                    crate::error::rounded(*asked)
+                );
             }
-            Self::HeldBack { delay } => return write!(f, "no attempt is to be made for {delay:?}, which is too long"),
+            Self::HeldBack { delay } => {
+                return write!(
+                    f,
+                    "no attempt is to be made for {:?}, which is too long",
+                    crate::error::rounded(*delay)
+                );
+            }
             Self::Permanent => "the failure is permanent",
             Self::Exhausted => "the attempts are exhausted",
             Self::Deadline => "out of time",
