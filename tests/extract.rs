@@ -922,3 +922,119 @@ async fn a_check_need_not_be_send() {
     ask(layer, &gemini).await.unwrap();
     assert_eq!(seen.get(), 50);
 }
+
+/// What a model may write, and not only what it is told in words.
+mod tags {
+    #![allow(dead_code)]
+
+    use super::*;
+
+    #[derive(Deserialize, JsonSchema)]
+    struct Empty {}
+    #[derive(Deserialize, JsonSchema)]
+    struct Card {
+        number: String,
+    }
+    #[derive(Deserialize, JsonSchema)]
+    struct Wrapped(Card);
+    #[derive(Deserialize, JsonSchema)]
+    #[serde(tag = "how")]
+    enum Inner {
+        Fast(Card),
+        Slow { why: String },
+    }
+    #[derive(Deserialize, JsonSchema)]
+    #[serde(tag = "how")]
+    #[schemars(inline)]
+    enum Inlined {
+        Fast(Card),
+    }
+    #[derive(Deserialize, JsonSchema)]
+    struct WithInlined {
+        inlined: Inlined,
+    }
+
+    fn schema_of<T: JsonSchema + DeserializeOwned>() -> Value {
+        ExtractLayer::<T>::new().schema().unwrap().clone()
+    }
+
+    // What a model may write, not what it is told in words.
+    fn tag(schema: &Value, tag: &str) -> Value {
+        assert!(schema.get("$ref").is_none(), "{schema:#}");
+        schema["properties"][tag]["enum"].clone()
+    }
+
+    #[test]
+    fn the_tag_of_a_variant_without_fields_may_be_written() {
+        #[derive(Deserialize, JsonSchema)]
+        #[serde(tag = "kind")]
+        enum Command {
+            Stop(Empty),
+        }
+        assert_eq!(tag(&schema_of::<Command>()["oneOf"][0], "kind"), json!(["Stop"]));
+    }
+
+    #[test]
+    fn the_tag_of_a_variant_with_a_newtype_may_be_written() {
+        #[derive(Deserialize, JsonSchema)]
+        #[serde(tag = "kind")]
+        enum Command {
+            Pay(Wrapped),
+        }
+        let variant = &schema_of::<Command>()["oneOf"][0];
+        assert_eq!(tag(variant, "kind"), json!(["Pay"]));
+        assert_eq!(variant["properties"]["number"], json!({"type": "string"}));
+    }
+
+    #[test]
+    fn the_tag_of_a_variant_with_another_enum_may_be_written() {
+        #[derive(Deserialize, JsonSchema)]
+        #[serde(tag = "kind")]
+        enum Command {
+            Pay(Inner),
+        }
+        let variant = &schema_of::<Command>()["oneOf"][0];
+        assert_eq!(tag(variant, "kind"), json!(["Pay"]));
+        assert_eq!(tag(&variant["oneOf"][0], "how"), json!(["Fast"]));
+        assert_eq!(tag(&variant["oneOf"][1], "how"), json!(["Slow"]));
+    }
+
+    #[test]
+    fn the_tag_inside_of_a_variant_may_be_written() {
+        #[derive(Deserialize, JsonSchema)]
+        #[serde(tag = "kind")]
+        enum Command {
+            Pay(WithInlined),
+        }
+        let variant = &schema_of::<Command>()["oneOf"][0];
+        assert_eq!(tag(&variant["properties"]["inlined"]["oneOf"][0], "how"), json!(["Fast"]));
+    }
+
+    struct Circle;
+    impl<'de> Deserialize<'de> for Circle {
+        fn deserialize<D: serde::Deserializer<'de>>(_: D) -> Result<Self, D::Error> {
+            unimplemented!()
+        }
+    }
+    impl JsonSchema for Circle {
+        fn schema_name() -> std::borrow::Cow<'static, str> {
+            "Circle".into()
+        }
+        fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+            schemars::json_schema!({
+                "$defs": {
+                    "A": {"type": "object", "properties": {"b": {"$ref": "#/$defs/B", "properties": {"x": {"type": "string"}}}}},
+                    "B": {"type": "object", "properties": {"a": {"$ref": "#/$defs/A", "properties": {"y": {"type": "string"}}}}},
+                },
+                "$ref": "#/$defs/A",
+                "properties": {"z": {"type": "string"}},
+            })
+        }
+    }
+
+    #[test]
+    fn what_goes_in_circles_comes_to_an_end() {
+        let sent = schema_of::<Circle>();
+        assert_eq!(tag(&sent["properties"]["b"], "x"), Value::Null);
+    }
+}

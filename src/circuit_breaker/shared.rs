@@ -16,6 +16,7 @@ use std::{
     collections::VecDeque,
     fmt,
     ops::Deref,
+    panic::{self, AssertUnwindSafe},
     sync::{
         Arc, Mutex, PoisonError, TryLockError,
         atomic::{AtomicU32, AtomicUsize, Ordering},
@@ -60,15 +61,6 @@ pub struct Shared {
 struct Untold {
     changes: VecDeque<(State, State)>,
     telling: bool,
-}
-
-/// Held by who tells of a change. Another may once it is dropped, also by a listener that panics.
-struct Telling<'a>(&'a Mutex<Untold>);
-
-impl Drop for Telling<'_> {
-    fn drop(&mut self) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).telling = false;
-    }
 }
 
 /// The circuit, and how many of the successes of each thread it has seen.
@@ -196,19 +188,27 @@ impl Shared {
         now
     }
 
-    // One thread tells at a time, in order and under no lock; what happens meanwhile, in a listener too, is told by it.
+    // One thread tells at a time, in order and under no lock; what happens meanwhile, in a listener too, is told by it, also if a
+    // listener panics.
     fn report(&self) {
+        let mut panicked = None;
         loop {
             let mut untold = self.untold.lock().unwrap_or_else(PoisonError::into_inner);
             if untold.telling {
-                return;
+                break;
             }
-            let Some((from, to)) = untold.changes.pop_front() else { return };
+            let Some((from, to)) = untold.changes.pop_front() else { break };
             untold.telling = true;
             drop(untold);
-            let _telling = Telling(&self.untold);
-            telemetry::breaker(from.as_str(), to.as_str());
-            self.observers().iter().for_each(|observer| observer.changed(from, to));
+            let told = panic::catch_unwind(AssertUnwindSafe(|| {
+                telemetry::breaker(from.as_str(), to.as_str());
+                self.observers().iter().for_each(|observer| observer.changed(from, to));
+            }));
+            self.untold.lock().unwrap_or_else(PoisonError::into_inner).telling = false;
+            panicked = panicked.or(told.err());
+        }
+        if let Some(panicked) = panicked {
+            panic::resume_unwind(panicked);
         }
     }
 

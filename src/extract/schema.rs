@@ -97,7 +97,7 @@ impl Schema {
         let validator = jsonschema::options().should_validate_formats(true).build(&whole);
         let validator = validator.map_err(|error| SchemaError::new("", error.to_string()))?;
         let mut merged = whole.clone();
-        merge(&mut merged, &whole);
+        merge(&mut merged, &whole, &mut Vec::new());
         Ok(Self { sent: reduce(&merged, "")?, validator })
     }
 }
@@ -176,27 +176,31 @@ fn reduce(schema: &Value, path: &str) -> Result<Value, SchemaError> {
 }
 
 // Properties beside a reference, as those of an enum with a tag whose variants are structs, become one object with what is referred
-// to: the API takes none there, and a model writes no property that is only described.
-fn merge(schema: &mut Value, whole: &Value) {
+// to: the API takes none there, and a model writes no property that is only described. What is referred to may be a reference
+// itself, or hold more such places; `within` are the names of those that a place is in, which end what goes in circles.
+fn merge<'a>(schema: &mut Value, whole: &'a Value, within: &mut Vec<&'a str>) {
+    let depth = within.len();
     match schema {
         Value::Object(fields) => {
-            fields.values_mut().for_each(|value| merge(value, whole));
-            let target = fields.get("$ref").and_then(|to| properties_of(to, whole));
-            if let Some(target) = target.filter(|_| fields.contains_key("properties")) {
+            while let Some((name, target)) = beside_properties(fields, whole).filter(|(name, _)| !within.contains(name))
+            {
+                within.push(name);
                 fields.remove("$ref");
                 merge_into(fields, target);
             }
+            fields.values_mut().for_each(|value| merge(value, whole, within));
         }
-        Value::Array(values) => values.iter_mut().for_each(|value| merge(value, whole)),
+        Value::Array(values) => values.iter_mut().for_each(|value| merge(value, whole, within)),
         _ => {}
     }
+    within.truncate(depth);
 }
 
-// What is referred to, if it is an object with properties of its own.
-fn properties_of<'a>(reference: &Value, whole: &'a Value) -> Option<&'a Map<String, Value>> {
-    let name = reference.as_str()?.strip_prefix("#/$defs/")?;
-    let target = whole.get("$defs")?.get(name)?.as_object()?;
-    (target.contains_key("properties") && !target.contains_key("$ref")).then_some(target)
+// What is referred to beside properties, by its name.
+fn beside_properties<'a>(fields: &Map<String, Value>, whole: &'a Value) -> Option<(&'a str, &'a Map<String, Value>)> {
+    let name = fields.get("$ref").filter(|_| fields.contains_key("properties"))?.as_str()?.strip_prefix("#/$defs/")?;
+    let (name, target) = whole.get("$defs")?.as_object()?.get_key_value(name)?;
+    Some((name, target.as_object()?))
 }
 
 fn merge_into(fields: &mut Map<String, Value>, more: &Map<String, Value>) {

@@ -78,7 +78,8 @@ impl Attempt {
         self.elapsed.get()
     }
 
-    /// The pauses decided so far in this call, added up (tenacity's `idle_for`).
+    /// The pauses begun so far in this call, added up (tenacity's `idle_for`, which in `before_sleep` has the coming one in it already;
+    /// here that is told by [`Delay`](super::hooks::Delay)).
     #[must_use]
     pub const fn waited(&self) -> Duration {
         self.waited.get()

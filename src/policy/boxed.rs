@@ -75,6 +75,10 @@ impl<Req, Res, E> Policy<Req, Res, E> for BoxPolicy<Req, Res, E> {
         self.0.before_attempt(attempt, request);
     }
 
+    fn not_replayable(&mut self, attempt: &Attempt, outcome: &Result<Res, E>) {
+        self.0.not_replayable(attempt, outcome);
+    }
+
     fn not_ready(&mut self, attempt: &Attempt, error: &E) {
         self.0.not_ready(attempt, error);
     }
@@ -173,6 +177,7 @@ trait Erased<Req, Res, E>: Send + Sync {
     fn poll_drain(&mut self, response: &mut Res, cx: &mut Context<'_>) -> Poll<()>;
     fn may_retry(&self, number: u32) -> bool;
     fn before_attempt(&mut self, attempt: &Attempt, request: &mut Req);
+    fn not_replayable(&mut self, attempt: &Attempt, outcome: &Result<Res, E>);
     fn not_ready(&mut self, attempt: &Attempt, error: &E);
     fn timed_out(&mut self, attempt: &Attempt);
     fn timeout(&self) -> Option<Duration>;
@@ -216,6 +221,10 @@ where
 
     fn before_attempt(&mut self, attempt: &Attempt, request: &mut Req) {
         Policy::before_attempt(self, attempt, request);
+    }
+
+    fn not_replayable(&mut self, attempt: &Attempt, outcome: &Result<Res, E>) {
+        Policy::not_replayable(self, attempt, outcome);
     }
 
     fn not_ready(&mut self, attempt: &Attempt, error: &E) {

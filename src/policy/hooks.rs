@@ -149,7 +149,8 @@ pub trait Hooks<Req, Kept, Res, E> {
         let _ = (attempt, outcome, reason);
     }
 
-    /// See [`Policy::poll_drain`](super::Policy::poll_drain).
+    /// See [`Policy::poll_drain`](super::Policy::poll_drain). Asked until all hooks are ready for the same poll: where a later one is
+    /// not, this may be asked again after it was ready.
     fn poll_drain(&mut self, response: &mut Res, cx: &mut Context<'_>) -> Poll<()> {
         let _ = (response, cx);
         Poll::Ready(())

@@ -96,7 +96,8 @@ pub trait Policy<Req, Res, E> {
     /// How a request is kept for later attempts; [`keep::Cloned`] unless there is a better way.
     type Keep: Keep<Req>;
 
-    /// The way this policy keeps a request. Asked once per attempt that may be followed by another.
+    /// The way this policy keeps a request. Asked for the first attempt if it may be followed by another, when a retry was decided, and
+    /// when it is made.
     fn keep(&self) -> Self::Keep;
 
     /// What to do now that `attempt` ended with `outcome`.
@@ -149,6 +150,12 @@ pub trait Policy<Req, Res, E> {
     fn poll_drain(&mut self, response: &mut Res, cx: &mut Context<'_>) -> Poll<()> {
         let _ = (response, cx);
         Poll::Ready(())
+    }
+
+    /// The retry that was decided after `attempt` cannot be made, as what is [kept](Keep::take_over) cannot be sent again after all: the call ends
+    /// with `outcome`, as [`StopReason::NotReplayable`].
+    fn not_replayable(&mut self, attempt: &Attempt, outcome: &Result<Res, E>) {
+        let _ = (attempt, outcome);
     }
 
     /// The service could not be made ready for another attempt, which ends the call with `error`.

@@ -541,6 +541,12 @@ where
         }
     }
 
+    fn not_replayable(&mut self, attempt: &Attempt, outcome: &Result<Res, E>) {
+        self.budget.refund();
+        telemetry::gave_up(attempt, StopReason::NotReplayable);
+        self.hooks.gave_up(attempt, outcome, StopReason::NotReplayable);
+    }
+
     fn not_ready(&mut self, attempt: &Attempt, error: &E) {
         self.budget.refund();
         telemetry::gave_up(attempt, StopReason::NotReady);

@@ -226,6 +226,7 @@ where
                 Decision::Retry { after } => after,
             };
             if !this.spare.as_mut().is_some_and(|spare| this.policy.keep().take_over(&mut spare.kept)) {
+                this.policy.not_replayable(&attempt, &outcome);
                 let reason = Some(StopReason::NotReplayable);
                 return Poll::Ready(Some(M::finish(this.story, &attempt, reason, outcome)));
             }

@@ -147,6 +147,10 @@ where
         self.0.before_attempt(attempt, request);
     }
 
+    fn not_replayable(&mut self, attempt: &Attempt, outcome: &Result<T, E>) {
+        self.0.not_replayable(attempt, outcome);
+    }
+
     fn not_ready(&mut self, attempt: &Attempt, error: &E) {
         self.0.not_ready(attempt, error);
     }

@@ -4,8 +4,11 @@ use super::{Class, Classify, Predicate};
 
 /// Outcomes for which the predicate holds are transient failures, successes included; no opinion on others.
 ///
-/// This is tenacity's `retry=`, with its predicates (`retry_if_not_…` is `!`). Where only errors matter, the closure
-/// goes inside [`on_error`](super::on_error):
+/// This is tenacity's `retry=`, with its predicates. `!` turns an answer around for every outcome: `!error_type::<T, _>()` holds for all
+/// successes too, as tenacity's `retry_unless_exception_type` does, and would have them tried again. Its
+/// `retry_if_not_exception_type`, which leaves successes alone, is `!error_type::<T, _>() & on_error(|_: &E| true)`.
+///
+/// Where only errors matter, the closure goes inside [`on_error`](super::on_error):
 ///
 /// ```
 /// use tower_tenacity::classify::{Class, Classify, on_error, retry_if};

@@ -59,6 +59,16 @@ pub(crate) fn causes<'a>(outermost: &'a (dyn Error + 'static)) -> impl Iterator<
 }
 
 fn cause<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a (dyn Error + 'static)> {
+    // What is shared, or boxed, passes on the source of what is inside it, which is thereby skipped.
+    if let Some(shared) = error.downcast_ref::<Arc<dyn Error + Send + Sync>>() {
+        return Some(&**shared);
+    }
+    if let Some(shared) = error.downcast_ref::<Arc<io::Error>>() {
+        return Some(&**shared);
+    }
+    if let Some(boxed) = error.downcast_ref::<Box<io::Error>>() {
+        return Some(&**boxed);
+    }
     // The source of an `io::Error` is the source of the error inside it, which is thereby skipped.
     match error.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
         Some(inner) => Some(inner),
