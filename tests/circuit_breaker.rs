@@ -687,6 +687,25 @@ async fn callers_that_come_too_late_are_neither_dropped_probes_nor_slow_calls() 
     assert_eq!((service.handle().state(), service.handle().status().calls()), (State::Closed, 0));
 }
 
+#[test]
+fn a_listener_that_panics_loses_no_later_change() {
+    let log = Arc::new(Mutex::new(Vec::new()));
+    let breaker = CircuitBreakerLayer::new(BreakerPolicy::new());
+    let (handle, seen, first) = (breaker.handle(), log.clone(), AtomicU32::new(1));
+    let breaker =
+        breaker.on_transition(move |from, to| seen.lock().unwrap().push((from, to))).on_transition(move |_, _| {
+            if first.swap(0, SeqCst) == 1 {
+                // As another thread may meanwhile.
+                handle.force_closed();
+                panic!("told");
+            }
+        });
+    let handle = breaker.handle();
+    assert!(catch_unwind(AssertUnwindSafe(|| handle.force_open())).is_err());
+    assert_eq!(handle.state(), State::ForcedClosed);
+    assert_eq!(*log.lock().unwrap(), [(State::Closed, State::ForcedOpen), (State::ForcedOpen, State::ForcedClosed)]);
+}
+
 /// Fails until it is switched on.
 #[derive(Clone)]
 struct Switch<S>(S, Arc<AtomicU32>);
