@@ -197,3 +197,23 @@ fn what_is_accepted_or_ignored_unseen_is_what_would_be_said_of_it() {
     check(classify::retry_if(busy()).or(classify::throttled_if(busy())), IGNORED);
     check(Arc::new(classify::errors()), ["accepted"; 3]);
 }
+
+#[test]
+fn what_is_shared_is_looked_into() {
+    let root = classify::error_type::<Root, _>;
+    assert!(root().test(&Err::<(), _>(Arc::new(io::Error::other(Root(7))))));
+    let shared: Arc<dyn Error + Send + Sync> = Arc::new(Root(7));
+    assert!(root().test(&Err::<(), _>(shared.clone())));
+    assert!(root().test(&Err::<(), _>(Outer(Box::new(shared)))));
+    assert!(root().test(&Err::<(), _>(Outer(Box::new(Box::new(io::Error::other(Root(7))))))));
+}
+
+// tenacity's retry_if_not_exception_type.
+#[test]
+fn not_an_error_of_a_type_leaves_successes_alone_if_it_is_told_to() {
+    let not_root = !classify::error_type::<Root, _>() & classify::on_error(|_: &Outer| true);
+    assert!(not_root.test(&Err::<(), _>(Outer("other".into()))));
+    assert!(!not_root.test(&Err::<(), _>(Outer(Root(7).into()))));
+    assert!(!not_root.test(&Ok::<(), Outer>(())));
+    assert!((!classify::error_type::<Root, _>()).test(&Ok::<(), Outer>(())));
+}
