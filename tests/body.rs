@@ -14,8 +14,10 @@ use std::{
     sync::{
         Arc, Mutex,
         atomic::{AtomicU32, AtomicUsize, Ordering::SeqCst},
+        mpsc,
     },
     task::{Context, Poll, Waker},
+    thread,
     time::Duration,
 };
 
@@ -31,12 +33,15 @@ use http::{Request, Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 use tower::{BoxError, Service, ServiceBuilder, ServiceExt, service_fn};
 use tower_tenacity::{
-    Attempt, Decision, Keep, Policy, RetryLayer, RetryPolicy, StopReason,
+    Attempt, Decision, Keep, Policy, Retry, RetryLayer, RetryPolicy, StopReason,
     body::{
         BodyTooLarge, CollectBody, CollectBodyLayer, CollectedBody, KeptBody, NotRepeatable, RepeatBody, ReplayBody,
         ReplayBodyLayer, ReplayBodyService,
     },
-    classify, wait,
+    classify,
+    hooks::Delay,
+    policy::http::FlatCopy,
+    wait,
 };
 
 type Replay = ReplayBody<Steps>;
@@ -1239,7 +1244,7 @@ fn threads_take_the_body_over() {
                 loop {
                     let superseded = newest.load(SeqCst) > number;
                     match poll(&mut body) {
-                        Poll::Pending => std::thread::yield_now(),
+                        Poll::Pending => thread::yield_now(),
                         Poll::Ready(None) => break assert_eq!(seen, *expected, "cut short"),
                         Poll::Ready(Some(Ok(frame))) => {
                             // Whatever is known to have all of the body may end in its own time.
@@ -1259,12 +1264,12 @@ fn threads_take_the_body_over() {
                 body
             }
         };
-        std::thread::scope(|scope| {
+        thread::scope(|scope| {
             let mut stuck = vec![scope.spawn(attempt(0, first))];
             let mut rest = rest;
             for number in 1..4 {
                 while polls.load(SeqCst) < number * (round % 13) {
-                    std::thread::yield_now();
+                    thread::yield_now();
                 }
                 let _ = Replay::check(&rest);
                 newest.store(number, SeqCst);
@@ -1279,7 +1284,7 @@ fn threads_take_the_body_over() {
                 let mut frames = Vec::new();
                 loop {
                     match poll(&mut last) {
-                        Poll::Pending => std::thread::yield_now(),
+                        Poll::Pending => thread::yield_now(),
                         Poll::Ready(None) => break,
                         Poll::Ready(Some(frame)) => frames.extend(frame.unwrap().into_data()),
                     }
@@ -1303,7 +1308,7 @@ fn an_attempt_that_was_taken_over_never_gives_a_frame() {
         }
         let (mut new, rest) = again(rest);
         let barrier = std::sync::Barrier::new(2);
-        std::thread::scope(|scope| {
+        thread::scope(|scope| {
             scope.spawn(|| {
                 barrier.wait();
                 let error = loop {
@@ -1651,4 +1656,54 @@ async fn an_error_of_the_service_comes_out_as_it_is() {
     let service = service_fn(|()| async { Err::<Response<AxumBody>, _>(io::Error::other("refused")) });
     let error = CollectBody::new(service, 10).oneshot(()).await.unwrap_err();
     assert_eq!(error.downcast_ref::<io::Error>().unwrap().to_string(), "refused");
+}
+
+/// Stands still in the middle of a poll until it may go on, and then gives more than may be kept.
+struct Standing {
+    entered: mpsc::Sender<()>,
+    go: Arc<Mutex<mpsc::Receiver<()>>>,
+}
+
+impl Body for Standing {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+        self.entered.send(()).unwrap();
+        self.go.lock().unwrap().recv().unwrap();
+        Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(&[0; 100])))))
+    }
+}
+
+#[tokio::test]
+async fn a_body_that_is_used_up_just_as_a_retry_is_decided_ends_its_call_once() {
+    let (entered, has_entered) = mpsc::channel();
+    let (go, may_go) = mpsc::channel();
+    let (over, is_over) = mpsc::channel();
+    let (has_entered, is_over) = (Mutex::new(has_entered), Mutex::new(is_over));
+    let service = service_fn(|request: Request<ReplayBody<Standing>>| {
+        // As a connection in another thread does.
+        let (mut body, over) = (request.into_body(), over.clone());
+        thread::spawn(move || {
+            let _ = poll(&mut body);
+            over.send(()).unwrap();
+        });
+        has_entered.lock().unwrap().recv().unwrap();
+        async { Err::<(), _>(io::Error::other("reset")) }
+    });
+    let ends = Arc::new(Mutex::new(Vec::new()));
+    let (slept, gave_up) = (ends.clone(), ends.clone());
+    let policy = RetryPolicy::new()
+        .keep(FlatCopy)
+        .wait(wait::none())
+        .before_sleep(|_: &Attempt, _: &io::Result<()>, _: &Delay| {
+            slept.lock().unwrap().push("slept");
+            go.send(()).unwrap();
+            is_over.lock().unwrap().recv().unwrap();
+        })
+        .on_give_up(|_: &Attempt, _: &io::Result<()>, reason: StopReason| gave_up.lock().unwrap().push(reason.name()));
+    let body = ReplayBody::new(Standing { entered, go: Arc::new(Mutex::new(may_go)) }, 10);
+    let error = Retry::new(policy, service).detailed().oneshot(Request::new(body)).await.unwrap_err();
+    assert_eq!(error.reason(), StopReason::NotReplayable);
+    assert_eq!(*ends.lock().unwrap(), ["slept", "not_replayable"]);
 }
