@@ -32,6 +32,7 @@ use tokio::{
 use tower::{BoxError, Service, ServiceBuilder, ServiceExt, service_fn};
 use tower_tenacity::{
     RetryLayer, RetryPolicy,
+    body::CollectBody,
     classify::Class,
     policy::{self, http::Classifier},
     wait,
@@ -215,6 +216,13 @@ async fn a_request_body_that_fails_is_the_callers_matter() {
     assert_class(error, Class::Permanent, "error from user's Body stream");
 }
 
+#[tokio::test]
+async fn a_request_body_that_fails_is_the_callers_matter_over_http_2_too() {
+    let at = server2(Vec::new(), pending()).await;
+    let error = fails(client2(), Request::post(at).body(Failing.boxed_unsync()).unwrap()).await;
+    assert_class(error, Class::Permanent, "stream error sent by user");
+}
+
 /// A body that comes from a connection which is lost.
 struct Failing;
 
@@ -317,6 +325,21 @@ async fn a_call_gets_through_whatever_goes_wrong_on_the_way() {
     let boxed = ServiceBuilder::new().layer(RetryLayer::new(policy)).buffer(4).timeout(LONG).service(client());
     let answer = timeout(LONG, boxed.oneshot(get(server_of(ANSWERS).await))).await.unwrap().unwrap();
     assert_eq!(answer.into_body().collect().await.unwrap().to_bytes(), "ok");
+}
+
+#[tokio::test]
+async fn a_response_that_is_too_long_is_as_long_the_next_time() {
+    for (answer, class) in [
+        (&b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhello"[..], Class::Permanent),
+        (b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n", Class::Permanent),
+        (b"HTTP/1.1 404 Not Found\r\ncontent-length: 5\r\n\r\nhello", Class::Permanent),
+        (b"HTTP/1.1 429 Too Many Requests\r\ncontent-length: 5\r\n\r\nhello", Class::throttled(None)),
+        (b"HTTP/1.1 503 Unavailable\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n", Class::transient()),
+    ] {
+        let at = server(answer).await;
+        let error = CollectBody::new(client(), 4).oneshot(post(at)).await.unwrap_err();
+        assert_class(error, class, "longer than 4 bytes");
+    }
 }
 
 // HTTP/2, frame by frame.

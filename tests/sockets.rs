@@ -33,8 +33,10 @@ use tokio::{
 use tower::{BoxError, Service, ServiceBuilder, ServiceExt};
 use tower_tenacity::{
     Attempt, RetryLayer, RetryPolicy, StopReason,
-    body::{CollectBodyLayer, ReplayBody, ReplayBodyLayer},
+    body::{BodyTooLarge, CollectBodyLayer, ReplayBody, ReplayBodyLayer},
+    circuit_breaker::{BreakerPolicy, CircuitBreakerLayer, State},
     classify::Class,
+    cooldown::CooldownLayer,
     hooks::{Delay, Observed, Observer},
     policy::{
         budget::{Budget, Funds},
@@ -196,6 +198,25 @@ fn streamed(pieces: impl IntoIterator<Item = Vec<u8>>) -> AxumBody {
         }
     }
     AxumBody::new(Pieces(pieces.into_iter().collect::<Vec<_>>().into_iter(), None))
+}
+
+/// A body whose source is lost after so many pieces.
+fn broken_off(pieces: usize) -> AxumBody {
+    struct Broken(usize, Pin<Box<tokio::time::Sleep>>);
+    impl Body for Broken {
+        type Data = Bytes;
+        type Error = io::Error;
+        fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+            std::task::ready!(self.1.as_mut().poll(cx));
+            self.1 = Box::pin(sleep(Duration::from_millis(20)));
+            let Some(left) = self.0.checked_sub(1) else {
+                return Poll::Ready(Some(Err(io::ErrorKind::UnexpectedEof.into())));
+            };
+            self.0 = left;
+            Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(b"piece")))))
+        }
+    }
+    AxumBody::new(Broken(pieces, Box::pin(sleep(Duration::ZERO))))
 }
 
 /// A port that refuses connections until it is told to listen.
@@ -950,5 +971,84 @@ async fn an_upload_over_http_2_is_the_same_the_second_time() {
         assert_eq!(log.take().last(), Some(&Done(2)), "{what}");
         assert_eq!(server.counts(), (2, connections), "{what}");
         assert!(server.seen().iter().all(|seen| seen.body == sent), "{what}");
+    }
+}
+
+// Who leaves in the middle of an upload.
+
+#[tokio::test]
+async fn uploads_that_their_callers_broke_off_are_no_failures_of_the_server() {
+    for speaks in [Speaks::One, Speaks::Two] {
+        let one = Server::start([]).await;
+        let two = two::Server::start([]).await;
+        let uri = if speaks == Speaks::One { &one.uri } else { &two.uri };
+        let log = Log::default();
+        let policy_of_breaker = BreakerPolicy::new().consecutive_failures(3).unwrap();
+        let breaker = CircuitBreakerLayer::new(policy_of_breaker).classify(classify());
+        let handle = breaker.handle();
+        let service = ServiceBuilder::new()
+            .layer(ReplayBodyLayer::new(1024))
+            .layer(RetryLayer::new(policy(&log)))
+            .layer(breaker)
+            .service(client::<ReplayBody<AxumBody>>(speaks));
+        for _ in 0..3 {
+            let request = Request::put(uri).body(broken_off(2)).unwrap();
+            timeout(LONG, service.clone().oneshot(request)).await.expect("it ends").expect_err("it fails");
+            assert_eq!(log.take(), [GaveUp(StopReason::Permanent)], "{speaks:?}");
+        }
+        assert_eq!(handle.state(), State::Closed, "{speaks:?}");
+    }
+}
+
+#[tokio::test]
+async fn uploads_that_their_callers_broke_off_close_no_circuit() {
+    let server = Server::with(one::bind().await, true, |_| silence());
+    let policy = BreakerPolicy::new().consecutive_failures(3).unwrap().open_time(Duration::from_millis(50)).unwrap();
+    let breaker = CircuitBreakerLayer::new(policy).classify(classify());
+    let handle = breaker.handle();
+    let client = client::<AxumBody>(Speaks::One);
+    let service = ServiceBuilder::new().layer(breaker).layer(AttemptTimeoutLayer::http(LIMIT)).service(client);
+    for _ in 0..3 {
+        service.clone().oneshot(Request::get(&server.uri).body(AxumBody::empty()).unwrap()).await.unwrap_err();
+    }
+    assert_eq!(handle.state(), State::Open);
+    sleep(Duration::from_millis(150)).await;
+    // Nothing has been heard of the server: it hangs as before.
+    for _ in 0..20 {
+        service.clone().oneshot(Request::put(&server.uri).body(broken_off(1)).unwrap()).await.unwrap_err();
+    }
+    assert_eq!(handle.state(), State::HalfOpen);
+}
+
+#[tokio::test]
+async fn an_upload_that_its_caller_broke_off_ends_no_cool_down() {
+    let server = Server::start([status(429, "", ""), silence(), silence(), ok(""), ok(""), ok(""), ok("")]).await;
+    let cooldown = CooldownLayer::http().backoff(wait::fixed(Duration::from_millis(100)));
+    let service = ServiceBuilder::new().layer(cooldown).service(client::<AxumBody>(Speaks::One));
+    let get = || Request::get(&server.uri).body(AxumBody::empty()).unwrap();
+    assert_eq!(service.clone().oneshot(get()).await.unwrap().status(), 429);
+    sleep(Duration::from_millis(150)).await;
+    let upload = Request::put(&server.uri).body(broken_off(10)).unwrap();
+    let upload = tokio::spawn(service.clone().oneshot(upload));
+    sleep(Duration::from_millis(50)).await;
+    let others: Vec<_> = (0..5).map(|_| tokio::spawn(service.clone().oneshot(get()))).collect();
+    upload.await.unwrap().unwrap_err();
+    sleep(LIMIT).await;
+    assert_eq!(server.counts().0, 3, "the 429, the upload, and one that goes first in its place");
+    others.iter().for_each(|other| other.abort());
+}
+
+#[tokio::test]
+async fn an_answer_that_is_too_long_is_asked_for_once() {
+    let long = "x".repeat(1000);
+    for (script, seen) in [(vec![ok(&long), ok(&long)], 1), (vec![status(503, "", &long), ok(&long)], 2)] {
+        let server = Server::start(script).await;
+        let service = ServiceBuilder::new()
+            .layer(RetryLayer::new(policy(&Log::default())))
+            .layer(CollectBodyLayer::new(100))
+            .service(client(Speaks::One));
+        let error = service.oneshot(request(Method::GET, &server.uri)).await.unwrap_err();
+        assert_eq!(error.downcast_ref::<BodyTooLarge>().map(BodyTooLarge::limit), Some(100));
+        assert_eq!(server.counts().0, seen);
     }
 }

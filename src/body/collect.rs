@@ -9,7 +9,7 @@ use std::{
 };
 
 use bytes::{Buf, Bytes, BytesMut};
-use http::{HeaderMap, Response, response::Parts};
+use http::{HeaderMap, Response, StatusCode, response::Parts};
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 use tower_layer::Layer;
@@ -190,7 +190,7 @@ impl Read {
             Ok(mut data) => {
                 let length = data.remaining();
                 if length > cap.saturating_sub(self.data.len()) {
-                    return Err(BodyTooLarge { limit: cap });
+                    return Err(BodyTooLarge { limit: cap, status: self.head.status });
                 }
                 let data = data.copy_to_bytes(length);
                 // At most the room that is left, for all it claims.
@@ -240,7 +240,7 @@ where
                     let read = Read { head, data: Data::Frame(Bytes::new()), trailers: None };
                     if body.size_hint().lower() > *this.cap as u64 {
                         this.state.set(State::Done);
-                        return Poll::Ready(Err(BodyTooLarge { limit: *this.cap }.into()));
+                        return Poll::Ready(Err(BodyTooLarge { limit: *this.cap, status: read.head.status }.into()));
                     }
                     this.state.set(State::Reading { body, read: Some(read) });
                 }
@@ -365,6 +365,7 @@ impl fmt::Debug for CollectedBody {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BodyTooLarge {
     limit: usize,
+    status: StatusCode,
 }
 
 impl BodyTooLarge {
@@ -372,6 +373,12 @@ impl BodyTooLarge {
     #[must_use]
     pub const fn limit(&self) -> usize {
         self.limit
+    }
+
+    /// The status of the response.
+    #[must_use]
+    pub const fn status(&self) -> StatusCode {
+        self.status
     }
 }
 

@@ -149,6 +149,8 @@ where
     match &outcome {
         // The caller was late, and nobody has learned anything of the service.
         Err(error) if TimedOut::had_no_time(&**error) => permit.give_back(),
+        // The caller broke off, and nobody waits for the outcome.
+        Err(error) if class == Class::Permanent && classify::has_failed_body(&**error) => *permit = Permit::none(),
         _ => permit.finish(class),
     }
     outcome

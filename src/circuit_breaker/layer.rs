@@ -34,6 +34,8 @@ impl<C, K> CircuitBreakerLayer<C, K> {
     /// | success, permanent | a success: the service answered, and knew what it could not do |
     /// | throttled | nothing: it says how much the caller sends, not how well the service is. A probe that is throttled gives its permit to the next call |
     ///
+    /// An HTTP request whose own body failed, as that of a client who leaves in the middle of an upload, counts as dropped.
+    ///
     /// Where the classifier has no opinion, `Ok` is a success and `Err` is permanent.
     ///
     /// ```

@@ -22,7 +22,7 @@ use crate::{
     BoxError,
     circuit_breaker::CircuitOpen,
     policy::{
-        classify::{Class, Classify},
+        classify::{Class, Classify, has_failed_body},
         wait::Wait,
     },
     timeout::TimedOut,
@@ -272,8 +272,11 @@ where
         return outcome.map_err(Into::into);
     }
     let outcome = outcome.map_err(Into::into);
-    // Whoever did not come as far as the service has learned nothing: the role of going first, if that was theirs, is handed on.
-    let came_back = |error: &BoxError| TimedOut::had_no_time(&**error) || CircuitOpen::find(&**error).is_some();
+    // Whoever did not come as far as the service, or broke off, has learned nothing: the role of going first, if that was theirs, is
+    // handed on.
+    let came_back = |error: &BoxError| {
+        TimedOut::had_no_time(&**error) || CircuitOpen::find(&**error).is_some() || has_failed_body(&**error)
+    };
     if pass.has_news(report) && !outcome.as_ref().is_err_and(came_back) {
         store.report(key, pass, report, Instant::now(), |_| Duration::ZERO);
     }

@@ -75,9 +75,9 @@
 //!   more than a day is not believed. Both are taken for none.
 //! * Calls that come after the moment pass at once. They are not a herd.
 //! * Calls that were under way together when the first of them was refused count as one: the guess does not grow for each.
-//! * A probe that is throttled makes the next guess longer. Any other answer lets the others pass. One that is dropped, panics or comes
-//!   back from an open circuit or an attempt timeout without time left hands on its role; for one that is not answered within 5 s another goes, as refusals come quickly and
-//!   answers may take minutes.
+//! * A probe that is throttled makes the next guess longer. Any other answer lets the others pass. One that is dropped, panics, comes
+//!   back from an open circuit or an attempt timeout without time left, or whose own request body failed, hands on its role; for one that
+//!   is not answered within 5 s another goes, as refusals come quickly and answers may take minutes.
 //! * Nobody waits longer than [`max_wait`](CooldownLayer::max_wait), 300 s, or up to its own
 //!   [`deadline`](CooldownLayer::deadline). A call that would have to is refused at once; with
 //!   [`fail_fast`](CooldownLayer::fail_fast) every call is that would have to wait at all. One that comes out of its wait past its

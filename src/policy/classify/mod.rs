@@ -45,6 +45,15 @@ pub(crate) use source::causes;
 pub(crate) use source::causes_of;
 pub use source::{Boxed, ErrorChain, Typed};
 
+#[cfg(feature = "http")]
+pub(crate) use super::http::transport::has_failed_body;
+
+// No other request has a body that could fail.
+#[cfg(not(feature = "http"))]
+pub(crate) fn has_failed_body(_: &(dyn std::error::Error + 'static)) -> bool {
+    false
+}
+
 /// What an outcome is for the layers that act on it.
 ///
 /// The kinds matter beyond "retry or not": a throttled call holds back its neighbours, a transient failure counts

@@ -68,6 +68,7 @@ use crate::classify::{Class, Classify, ErrorChain, Typed};
 /// | `ENHANCE_YOUR_CALM` | throttled |
 /// | a certificate that is not accepted, no TLS version in common, an unfit URL or protocol, a proxy that wants a password | permanent |
 /// | the caller's own part: its request body failed, the request cannot be sent like this | permanent |
+/// | a response that is longer than a [`CollectBodyLayer`](crate::body::CollectBodyLayer) holds | permanent for an answer, else that of its status |
 /// | a connection that was reset or closed, a response that was cut off, a timeout | transient |
 /// | this crate's `CircuitOpen`; `CoolingDown`; `TimedOut` | never sent; throttled, or permanent where a quota is used up or the deadline has passed; transient |
 /// | a gRPC status | no opinion, which is permanent |

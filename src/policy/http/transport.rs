@@ -12,9 +12,16 @@ use std::{
     fmt::{self, Write as _},
     io,
     sync::Arc,
+    time::SystemTime,
 };
 
-use crate::classify::{Class, causes, own_class};
+use http::HeaderMap;
+
+use super::status;
+use crate::{
+    body::BodyTooLarge,
+    classify::{Class, causes, own_class},
+};
 
 /// A chain that is longer goes in circles.
 const DEPTH: usize = 32;
@@ -27,6 +34,16 @@ pub(crate) fn class_of(outermost: &(dyn Error + 'static)) -> Option<Class> {
         Known::Foreign => None,
         Known::Nothing => Some(Class::transient()),
     }
+}
+
+/// Whether the body of the request failed while it was sent, whose source is on the caller's side. Such an error tells nothing of the
+/// server.
+#[cold]
+pub(crate) fn has_failed_body(outermost: &(dyn Error + 'static)) -> bool {
+    causes(outermost).take(DEPTH).any(|error| {
+        let shown = Text::of(format_args!("{error}"));
+        matches!(shown.as_str(), FAILED_BODY | ENDED_BODY) || shown.as_str().starts_with(FAILED_BODY_2)
+    })
 }
 
 /// What is known about an error.
@@ -69,6 +86,12 @@ enum Finding {
 
 /// `WSAHOST_NOT_FOUND`, `WSATRY_AGAIN`, `WSANO_RECOVERY`, `WSANO_DATA`.
 const WINDOWS_LOOKUP: std::ops::RangeInclusive<i32> = 11_001..=11_004;
+
+/// hyper's words for a body of a request that failed or was too short; and those of h2, where nothing else is told. hyper resets a stream
+/// for that, and for nothing that leaves anybody to hear of it.
+const FAILED_BODY: &str = "error from user's Body stream";
+const ENDED_BODY: &str = "user body write aborted";
+const FAILED_BODY_2: &str = "stream error sent by user: ";
 
 const TRANSIENT: Finding = Finding::Is(Class::transient());
 const UNSENT: Finding = Finding::Is(Class::unsent());
@@ -129,10 +152,17 @@ fn input_output(error: &io::Error, shown: &str) -> Finding {
     }
 }
 
-/// Refusals by layers of our own stack: the request went no further than to them.
+/// Errors of layers of our own stack: refusals, where the request went no further than to them, and answers that are too long.
 fn own_side(error: &(dyn Error + 'static), shown: &str, debugged: &str) -> Finding {
     if let Some(class) = own_class(error) {
         return Finding::Is(class);
+    }
+    if let Some(too_large) = error.downcast_ref::<BodyTooLarge>() {
+        // The same answer would be as long the next time; a failure is the failure it is, however long its page.
+        return match status::class_of(too_large.status(), &HeaderMap::new(), None, SystemTime::now) {
+            Class::Success => PERMANENT,
+            class => Finding::Is(class),
+        };
     }
     match (shown, debugged) {
         // tower's `LoadShed`. Its error is empty; what somebody else calls overloaded may have come from the server.
@@ -165,13 +195,13 @@ fn client(shown: &str, debugged: &str) -> Finding {
         _ => match debugged.strip_prefix("reqwest::Error { kind: ") {
             Some(kind) if ["Builder", "Redirect", "Upgrade"].iter().any(|known| kind.starts_with(known)) => PERMANENT,
             // What `error_for_status` makes of a response; `x-should-retry` and delays are lost in it.
-            Some(kind) if kind.starts_with("Status(") => status(&kind["Status(".len()..]),
+            Some(kind) if kind.starts_with("Status(") => status_of(&kind["Status(".len()..]),
             _ => Finding::Nothing,
         },
     }
 }
 
-fn status(text: &str) -> Finding {
+fn status_of(text: &str) -> Finding {
     match text.get(..3) {
         Some("429") => THROTTLED,
         Some("408" | "425" | "500" | "502" | "503" | "504") => TRANSIENT,
@@ -197,8 +227,8 @@ fn http(shown: &str, debugged: &str) -> Finding {
         "dispatch task is gone" => TRANSIENT,
         "connection closed before message completed" | "received unexpected message from connection" => TRANSIENT,
         // What failed is on the caller's side of the request, and so are the causes.
-        "error from user's Body stream"
-        | "user body write aborted"
+        FAILED_BODY
+        | ENDED_BODY
         | "user sent CONNECT request with non-zero body"
         | "error from user's Service"
         | "user sent unexpected header"
@@ -223,6 +253,7 @@ fn http2(shown: &str) -> Finding {
         // The stream ended while its body was sent.
         "user error: inactive stream" => return TRANSIENT,
         _ if shown.starts_with("user error: ") => return PERMANENT,
+        _ if shown.starts_with(FAILED_BODY_2) => return PERMANENT,
         _ => {}
     }
     let stream = shown.strip_prefix("stream error received: ");
