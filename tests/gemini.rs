@@ -126,11 +126,16 @@ fn a_body_that_never_ends_does_not_keep_the_thread() {
 }
 
 #[test]
-fn content_that_is_an_empty_list_is_none() {
-    let answer = r#"{"candidates":[{"content":[],"finishReason":"SAFETY"}],"usageMetadata":{"totalTokenCount":7}}"#;
-    let response: GenerateContentResponse = serde_json::from_str(answer).expect("a response");
-    let blocked = gemini::NoAnswer::Blocked { reason: gemini::FinishReason::Safety };
-    assert_eq!(response.answer().expect_err("no answer"), blocked);
+fn content_of_another_type_is_none() {
+    for content in ["[]", "[1,{\"parts\":[]}]", "null", "true", "7", "-7", "7.5", "\"text\""] {
+        let answer = format!(
+            r#"{{"candidates":[{{"content":{content},"finishReason":"SAFETY"}}],"usageMetadata":{{"totalTokenCount":7}}}}"#
+        );
+        let response: GenerateContentResponse = serde_json::from_str(&answer).expect(content);
+        let blocked = gemini::NoAnswer::Blocked { reason: gemini::FinishReason::Safety };
+        assert_eq!(response.answer().expect_err(content), blocked);
+        assert_eq!(response.usage().and_then(|usage| usage.total), Some(7));
+    }
 }
 
 #[tokio::test]

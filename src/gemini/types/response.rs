@@ -243,7 +243,7 @@ impl fmt::Debug for PromptFeedback {
 #[derive(Clone, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Candidate {
-    #[serde(deserialize_with = "lenient::object")]
+    #[serde(deserialize_with = "lenient::large_object")]
     content: Option<Content>,
     #[serde(deserialize_with = "lenient::name")]
     finish_reason: Option<FinishReason>,
