@@ -1013,7 +1013,7 @@ mod tags {
     struct Circle;
     impl<'de> Deserialize<'de> for Circle {
         fn deserialize<D: serde::Deserializer<'de>>(_: D) -> Result<Self, D::Error> {
-            unimplemented!()
+            Err(serde::de::Error::custom("only its schema is of interest"))
         }
     }
     impl JsonSchema for Circle {
