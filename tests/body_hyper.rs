@@ -129,6 +129,7 @@ fn slow(gate: tokio::sync::oneshot::Receiver<()>) -> AxumBody {
 }
 
 const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\ndone";
+const BUSY: &str = "HTTP/1.1 503 Busy\r\ncontent-length: 4\r\n\r\nbusy";
 
 #[tokio::test]
 async fn a_body_read_whole_is_sent_again_after_an_error_of_the_server() {
@@ -140,8 +141,7 @@ async fn a_body_read_whole_is_sent_again_after_an_error_of_the_server() {
         let server = async {
             let (stream, _) = listener.accept().await.unwrap();
             let mut seen = Vec::new();
-            let busy = "HTTP/1.1 503 Busy\r\ncontent-length: 4\r\n\r\nbusy";
-            for (end, response) in [(if hint { "world" } else { "\r\n0\r\n\r\n" }, busy), ("world", OK)] {
+            for (end, response) in [(if hint { "world" } else { "\r\n0\r\n\r\n" }, BUSY), ("world", OK)] {
                 let request = receive(&stream, end).await;
                 seen.push((request.contains("content-length: 11"), request.contains("chunked")));
                 assert!(request.contains("hello ") && request.contains("world"));
@@ -207,7 +207,7 @@ async fn trailers_are_sent_every_time() {
     let address = listener.local_addr().unwrap();
     let server = async {
         let (stream, _) = listener.accept().await.unwrap();
-        for response in ["HTTP/1.1 503 Busy\r\ncontent-length: 4\r\n\r\nbusy", OK] {
+        for response in [BUSY, OK] {
             let request = receive(&stream, "checksum: abc\r\n\r\n").await;
             assert!(request.contains("chunked") && request.contains("hello"), "{request}");
             respond(&stream, response).await;
@@ -233,7 +233,7 @@ async fn an_early_success_is_handed_on_while_the_upload_goes_on() {
     let server = async {
         let (stream, _) = listener.accept().await.unwrap();
         receive(&stream, "first half").await;
-        respond(&stream, "HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\ndone").await;
+        respond(&stream, OK).await;
         stream
     };
     let request = Request::put(format!("http://{address}/")).body(slow(gate)).unwrap();
@@ -251,7 +251,7 @@ async fn an_early_failure_is_tried_again_and_the_upload_under_it_ends() {
     let server = async {
         let (stream, _) = listener.accept().await.unwrap();
         receive(&stream, "first half").await;
-        respond(&stream, "HTTP/1.1 503 Busy\r\ncontent-length: 4\r\n\r\nbusy").await;
+        respond(&stream, BUSY).await;
         // This server would go on reading, as nginx does.
         let reads_on = receive(&stream, "second half");
         let goes_on = async {
@@ -259,7 +259,7 @@ async fn an_early_failure_is_tried_again_and_the_upload_under_it_ends() {
             receive(&stream, "first half").await;
             open.send(()).unwrap();
             let rest = receive(&stream, "second half").await;
-            respond(&stream, "HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\ndone").await;
+            respond(&stream, OK).await;
             (stream, rest)
         };
         tokio::join!(reads_on, goes_on)

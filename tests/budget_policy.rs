@@ -13,8 +13,7 @@ use std::{
 use tokio::time::{Instant, advance};
 use tower::{Layer, Service, ServiceExt, service_fn};
 use tower_tenacity::{
-    Attempt, BoxPolicy, Keep, Retry, RetryLayer, RetryPolicy, StopReason, classify,
-    hooks::Delay,
+    BoxPolicy, Retry, RetryLayer, RetryPolicy, StopReason, classify,
     keep::Cloned,
     policy::budget::{Budget, Funds},
     stop, wait,
@@ -215,36 +214,4 @@ async fn a_retry_that_the_deadline_cuts_before_it_is_sent_is_given_back_at_once(
     let error = call.as_mut().await.unwrap_err();
     // The future is still there.
     assert_eq!((error.reason(), budget.available(Instant::now())), (StopReason::Deadline, 2));
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_request_that_a_hook_makes_unrepeatable_costs_nothing_and_ends_once() {
-    #[derive(Clone, Copy)]
-    struct Even;
-    impl Keep<u32> for Even {
-        type Kept = u32;
-        fn first(&self, request: u32) -> (u32, Option<u32>) {
-            (request, Some(request))
-        }
-        fn again(&self, kept: u32, last: bool) -> (u32, Option<u32>) {
-            (kept, (!last).then_some(kept))
-        }
-        fn is_repeatable(&self, kept: &u32) -> bool {
-            kept % 2 == 0
-        }
-    }
-    let budget = Budget::standard();
-    let ends = Arc::new(Mutex::new(Vec::new()));
-    let (slept, gave_up) = (ends.clone(), ends.clone());
-    let policy = RetryPolicy::new()
-        .keep(Even)
-        .budget(budget.clone())
-        .amend(|_: &Attempt, kept: &mut u32, _: &Result<(), &str>| *kept += 1)
-        .before_sleep(move |_: &Attempt, _: &Result<(), &str>, _: &Delay| slept.lock().unwrap().push("slept"))
-        .on_give_up(move |_: &Attempt, _: &Result<(), &str>, reason: StopReason| {
-            gave_up.lock().unwrap().push(reason.name());
-        });
-    let service = Retry::new(policy, service_fn(|_: u32| ready(Err::<(), _>("down")))).detailed();
-    assert_eq!(service.oneshot(2).await.unwrap_err().reason(), StopReason::NotReplayable);
-    assert_eq!((ends.lock().unwrap().join(" ").as_str(), budget.available(Instant::now())), ("not_replayable", 2));
 }

@@ -1,6 +1,7 @@
 //! What happens to a failed response, and to a request that cannot be repeated, before the wait (laws 2, 3, 14).
 
 use std::{
+    future::ready,
     pin::Pin,
     sync::{Arc, Mutex},
     task::{Context, Poll},
@@ -12,7 +13,9 @@ use tower::{ServiceExt, service_fn};
 use tower_tenacity::{
     Attempt, BoxPolicy, CallOptions, Decision, Keep, Policy, Retry, RetryPolicy, StopReason,
     classify::{self, Class},
+    hooks::Delay,
     keep::Cloned,
+    policy::budget::Budget,
     wait,
 };
 
@@ -157,4 +160,22 @@ async fn a_request_that_must_not_be_repeated_is_sent_again_only_if_it_never_arri
     let by_request = policy.per_request(|request: &u32| CallOptions::new().idempotent(*request == 7));
     assert_eq!(attempts(by_request.clone(), 7).await, (3, StopReason::Exhausted));
     assert_eq!(attempts(by_request, 8).await, (1, StopReason::NotIdempotent));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_that_a_hook_makes_unrepeatable_costs_nothing_and_ends_once() {
+    let budget = Budget::standard();
+    let ends = Arc::new(Mutex::new(Vec::new()));
+    let (slept, gave_up) = (ends.clone(), ends.clone());
+    let policy = RetryPolicy::new()
+        .keep(Even)
+        .budget(budget.clone())
+        .amend(|_: &Attempt, kept: &mut u32, _: &Result<(), &str>| *kept += 1)
+        .before_sleep(move |_: &Attempt, _: &Result<(), &str>, _: &Delay| slept.lock().unwrap().push("slept"))
+        .on_give_up(move |_: &Attempt, _: &Result<(), &str>, reason: StopReason| {
+            gave_up.lock().unwrap().push(reason.name());
+        });
+    let service = Retry::new(policy, service_fn(|_: u32| ready(Err::<(), _>("down")))).detailed();
+    assert_eq!(service.oneshot(2).await.unwrap_err().reason(), StopReason::NotReplayable);
+    assert_eq!((ends.lock().unwrap().join(" ").as_str(), budget.available(Instant::now())), ("not_replayable", 2));
 }
